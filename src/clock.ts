@@ -1,0 +1,31 @@
+/** Time, where a test can hold it. Nothing that decides about locks may use the wall clock: it jumps. */
+export interface Clock {
+  /** Milliseconds, with fractions, on a clock that never jumps, is shared by all processes of one boot, and stands still in suspend. */
+  monotonicMs(): number
+  /** Epoch milliseconds; for people only. */
+  wallMs(): number
+  /** Resolves after about `ms`; at once when the signal aborts (it does not reject). */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>
+  /** Blocks this thread for about `ms`; at most a fraction of a millisecond. */
+  nap(ms: number): void
+}
+
+const cell = new Int32Array(new SharedArrayBuffer(4))
+
+export const systemClock: Clock = {
+  // hrtime is CLOCK_MONOTONIC itself; performance.now() would count from the start of this process.
+  monotonicMs: () => Number(process.hrtime.bigint()) / 1e6,
+  wallMs: () => Date.now(),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      if (signal?.aborted) return resolve()
+      const done = () => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', done)
+        resolve()
+      }
+      const timer = setTimeout(done, ms)
+      signal?.addEventListener('abort', done, { once: true })
+    }),
+  nap: (ms) => void Atomics.wait(cell, 0, 0, ms),
+}

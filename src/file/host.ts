@@ -1,0 +1,52 @@
+/** What the embedded backend needs from the machine, in one place, so that a test can be the machine. */
+import { randomFillSync } from 'node:crypto'
+import fs from 'node:fs'
+import { uuidv7 } from 'uuidv7'
+import { type Clock, systemClock } from '../clock.js'
+import { type Disk, nodeDisk } from './durable.js'
+import { probeProcess, readIdentity } from './lock/identity.js'
+import type { Identity, ProcessProbe } from './lock/staleness.js'
+
+export interface Host {
+  readonly disk: Disk
+  readonly clock: Clock
+  readonly identity: Identity
+  /** What can be learned about a process of this pid namespace. */
+  probe(pid: number): ProcessProbe
+  /** Fresh random hex digits. */
+  nonce(digits: number): string
+  /** A fresh session id (UUIDv7). */
+  mintId(): string
+  /** Calls back when something in the directory may have changed; a hint, often late, sometimes never. Returns the way to stop it. */
+  watch(directory: string, changed: () => void): () => void
+}
+
+export function systemHost(): Host {
+  const pool = Buffer.alloc(4096)
+  let used = pool.length
+  return {
+    disk: nodeDisk,
+    clock: systemClock,
+    identity: readIdentity(),
+    probe: probeProcess,
+    nonce(digits) {
+      const bytes = (digits + 1) >> 1
+      if (used + bytes > pool.length) {
+        randomFillSync(pool)
+        used = 0
+      }
+      used += bytes
+      return pool.toString('hex', used - bytes, used).slice(0, digits)
+    },
+    mintId: uuidv7,
+    watch(directory, changed) {
+      try {
+        const watcher = fs.watch(directory, { persistent: false }, changed)
+        watcher.on('error', () => watcher.close())
+        return () => watcher.close()
+      } catch {
+        return () => {} // No watching here (too many watchers, no inotify): the timer behind it does the work.
+      }
+    },
+  }
+}
