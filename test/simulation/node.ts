@@ -1,0 +1,67 @@
+/** What a simulated disk is made of. Nodes are values: a change makes a new one under the same id. */
+import type { FileStat } from '../../src/file/durable.js'
+import type { FileBytes } from './file-bytes.js'
+
+export interface NodeCommon {
+  /** The simulation's own, never used twice. `ino` is what programs see, and is. */
+  readonly id: number
+  readonly ino: number
+  readonly links: number
+  readonly ctimeMs: number
+}
+export interface FileNode extends NodeCommon {
+  readonly kind: 'file'
+  readonly bytes: FileBytes
+  /** What the last completed sync made durable. */
+  readonly synced: FileBytes
+}
+export interface DirectoryNode extends NodeCommon {
+  readonly kind: 'directory'
+  readonly parent: number
+  readonly names: ReadonlyMap<string, number>
+  /** What the last completed sync made durable. */
+  readonly synced: ReadonlyMap<string, number>
+  /** Every change of a name since, oldest first. */
+  readonly since: readonly NameChange[]
+  /** How many changes there have been in all. */
+  readonly version: number
+}
+export interface NameChange {
+  readonly name: string
+  readonly id: number | undefined
+  readonly version: number
+}
+export interface SymlinkNode extends NodeCommon {
+  readonly kind: 'symlink'
+  readonly target: string
+}
+export type Node = FileNode | DirectoryNode | SymlinkNode
+
+const modes = { file: 0o100600, directory: 0o040700, symlink: 0o120777 }
+
+export function statOf(node: Node): FileStat {
+  const size = node.kind === 'file' ? node.bytes.length : node.kind === 'directory' ? 4096 : node.target.length
+  return { dev: 1, ino: node.ino, size, ctimeMs: node.ctimeMs, mode: modes[node.kind], kind: node.kind }
+}
+
+/** Equal for nodes that no program can tell apart. */
+export function keyOf(node: Node): string {
+  const front = `${node.id}:${node.ino}:${node.links}:${node.ctimeMs}:`
+  if (node.kind === 'file') return `${front}f${node.bytes.digest}`
+  if (node.kind === 'symlink') return `${front}s${node.target}`
+  const names = [...node.names].map(([name, id]) => `${name}=${id}`)
+  return `${front}d${names.sort().join(',')}`
+}
+
+/** A directory or file once the sync that began when it was `then` has completed. */
+export function settled(node: Node, then: Node): Node {
+  if (node.kind === 'file' && then.kind === 'file') return then.bytes.length >= node.synced.length ? { ...node, synced: then.bytes } : node
+  if (node.kind !== 'directory' || then.kind !== 'directory') return node
+  const names = new Map(node.synced)
+  for (const { name, id, version } of node.since) {
+    if (version > then.version) break
+    if (id === undefined) names.delete(name)
+    else names.set(name, id)
+  }
+  return { ...node, synced: names, since: node.since.filter(({ version }) => version > then.version) }
+}
