@@ -1,0 +1,73 @@
+/** `holdfast show KEY`: a session's entry, and what there is of its transcript. */
+import fs from 'node:fs'
+import { join, relative, resolve } from 'node:path'
+import type { Command } from 'commander'
+import type { Entry, Session } from '../index.js'
+import { type CommonOptions, storeCommand, unknownKey, withStoreToRead } from './options.js'
+import { bytesText, moment, paint, plain, print, printFacts, printJson, visible } from './output.js'
+
+interface TranscriptFacts {
+  /** Relative to the store. */
+  readonly file: string
+  readonly bytes: number
+  readonly modifiedAt: number
+  readonly records: number
+  readonly firstSeq: number | undefined
+  readonly lastSeq: number | undefined
+}
+
+export function showCommand(): Command {
+  return storeCommand('show', 'Show the entry of a session, and facts about its transcript', [
+    'holdfast show agent:main:main',
+    "holdfast show agent:main:main --json | jq '.transcript.records'",
+  ])
+    .argument('<key>', 'session key, exactly')
+    .action(show)
+}
+
+async function show(key: string, { store: dir, json }: CommonOptions): Promise<void> {
+  await withStoreToRead(dir, async (store) => {
+    const entry = await store.get(key)
+    if (!entry) throw unknownKey(key, dir)
+    const transcript = await transcriptFacts(dir, entry, store.session(key))
+    if (json) return printJson({ key, entry, transcript: transcript ?? null })
+    await printText(key, entry, transcript)
+  })
+}
+
+async function transcriptFacts(dir: string, entry: Entry, session: Session): Promise<TranscriptFacts | undefined> {
+  const path = join(resolve(dir), 'transcripts', `${entry.sessionId}.jsonl`)
+  const stat = fs.statSync(path, { throwIfNoEntry: false })
+  if (!stat) return undefined
+  let records = 0
+  let firstSeq: number | undefined
+  let lastSeq: number | undefined
+  for await (const { seq } of session.read()) {
+    records++
+    firstSeq ??= seq
+    lastSeq = seq
+  }
+  return { file: relative(resolve(dir), path), bytes: stat.size, modifiedAt: Math.round(stat.mtimeMs), records, firstSeq, lastSeq }
+}
+
+async function printText(key: string, entry: Entry, transcript: TranscriptFacts | undefined): Promise<void> {
+  const { sessionId, createdAt, updatedAt, revision, ...fields } = entry
+  await printFacts([
+    ['key', plain(key)],
+    ['session id', sessionId],
+    ['created', moment(createdAt)],
+    ['updated', moment(updatedAt)],
+    ['revision', String(revision)],
+    ['transcript', transcript ? transcript.file : 'none yet'],
+    ...(transcript
+      ? ([
+          ['records', transcript.records === 0 ? '0' : `${transcript.records} (seq ${transcript.firstSeq} to ${transcript.lastSeq})`],
+          ['size', bytesText(transcript.bytes)],
+          ['last written', moment(transcript.modifiedAt)],
+        ] as const)
+      : []),
+  ])
+  if (Object.keys(fields).length === 0) return
+  await print(paint('bold', 'fields'))
+  await print(visible(JSON.stringify(fields, null, 2)))
+}
