@@ -1,0 +1,156 @@
+/** One process of a crew: told its task by argument, sets it up, says ready, and works when it is told to. */
+import diagnostics from 'node:diagnostics_channel'
+import fs from 'node:fs'
+import { performance } from 'node:perf_hooks'
+import { countOf } from './compare/peer.js'
+import { peerNamed } from './compare/peers.js'
+import type { Order, Report, Task, WorkerSlice } from './harness/crew.js'
+import { messageRecord, randomIndex, sessionKey, transcriptLine } from './harness/data.js'
+import { writeAndSync } from './harness/floor.js'
+import { openLock } from './harness/locks.js'
+
+interface Job {
+  operation?: (() => unknown) | undefined
+  /** For the whole process; answered by `stop`. */
+  finish(): unknown
+}
+
+async function setUp(task: Task): Promise<Job> {
+  switch (task.kind) {
+    case 'update':
+      return updating(task)
+    case 'append': {
+      const transcripts = await peerNamed(task.peer).transcripts!(task.dir)
+      let index = 0
+      return { operation: () => transcripts.append(task.session, messageRecord(index++)), finish: () => transcripts.close() }
+    }
+    case 'floor': {
+      const fd = fs.openSync(task.path, 'a')
+      const line = transcriptLine(task.index)
+      return { operation: () => writeAndSync(fd, line), finish: () => fs.closeSync(fd) }
+    }
+    case 'lock': {
+      const lock = openLock(task.lock, task.path)
+      return { operation: lock.cycle, finish: () => {} }
+    }
+    case 'seed':
+      await peerNamed(task.peer).seed(task.dir, task.sessions)
+      return { finish: () => {} }
+    case 'counters':
+      return { finish: async () => [...(await peerNamed(task.peer).counters(task.dir))] }
+    case 'count':
+      return counting(task)
+    case 'memory':
+      return remembering(task)
+  }
+}
+
+async function updating(task: Task & { kind: 'update' }): Promise<Job> {
+  const sessions = await peerNamed(task.peer).sessions(task.dir)
+  const random = randomIndex(task.seed)
+  return {
+    operation: () => sessions.update(sessionKey(random(task.sessions)), (fields) => ({ ...fields, n: countOf(fields) + 1 })),
+    finish: () => sessions.close(),
+  }
+}
+
+/** Counts one entry up and notes every acknowledgement where a SIGKILL cannot take it back: the length of the file is the number. Works from
+ *  the start and is only ever stopped by the end of the test, or by a signal. */
+async function counting(task: Task & { kind: 'count' }): Promise<Job> {
+  const sessions = await peerNamed(task.peer).sessions(task.dir, { staleMs: task.staleMs })
+  const acks = fs.openSync(task.ackPath, 'a')
+  let stopped = false
+  const errors = new Map<string, number>()
+  const running = (async () => {
+    while (!stopped) {
+      try {
+        const result = sessions.update(task.key, (fields) => ({ ...fields, n: countOf(fields) + 1 }))
+        if (result instanceof Promise) await result
+        fs.writeSync(acks, '.')
+      } catch (error) {
+        const code = String((error as { code?: unknown }).code ?? error)
+        errors.set(code, (errors.get(code) ?? 0) + 1)
+      }
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  })()
+  return {
+    async finish() {
+      stopped = true
+      await running
+      await sessions.close()
+      return [...errors]
+    },
+  }
+}
+
+/** Opens, reads everything once, changes a thousand entries, and says how much memory it takes when the garbage is gone. */
+async function remembering(task: Task & { kind: 'memory' }): Promise<Job> {
+  const sessions = task.peer === undefined ? undefined : await peerNamed(task.peer).sessions(task.dir)
+  const passes = task.peer !== undefined && peerNamed(task.peer).rewrites ? 10 : 1_000
+  for (let index = 0; sessions && index < 10_000; index += 10_000 / passes) {
+    await sessions.get(sessionKey(index))
+    await sessions.update(sessionKey(index), (fields) => ({ ...fields, n: countOf(fields) + 1 }))
+  }
+  return {
+    async finish() {
+      for (let pass = 0; pass < 3; pass++) {
+        globalThis.gc?.()
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+      const { rss } = process.memoryUsage()
+      await sessions?.close()
+      return rss
+    },
+  }
+}
+
+const lockWaitsMs: number[] = []
+diagnostics.subscribe('holdfast:lock', (message) => {
+  const { event, waitedMs } = message as { event?: string; waitedMs?: number }
+  if (event === 'acquired' && waitedMs !== undefined) lockWaitsMs.push(waitedMs)
+})
+
+async function workFor(sliceMs: number, operation: () => unknown): Promise<WorkerSlice> {
+  const latenciesMs: number[] = []
+  lockWaitsMs.length = 0
+  const startedMs = performance.now()
+  let beganMs = startedMs
+  do {
+    const result = operation()
+    if (result instanceof Promise) await result
+    const nowMs = performance.now()
+    latenciesMs.push(nowMs - beganMs)
+    beganMs = nowMs
+  } while (beganMs - startedMs < sliceMs)
+  // An acquisition that did not have to wait is not announced.
+  const waits = [...lockWaitsMs]
+  while (waits.length > 0 && waits.length < latenciesMs.length) waits.push(0)
+  return { ops: latenciesMs.length, elapsedMs: beganMs - startedMs, latenciesMs, lockWaitsMs: waits }
+}
+
+function say(report: Report): Promise<void> {
+  return new Promise((resolve) => process.send!(report, () => resolve()))
+}
+
+async function main(): Promise<void> {
+  const job = await setUp(JSON.parse(process.argv[2]!) as Task)
+  process.on('message', async (order: Order) => {
+    try {
+      if (order.order === 'slice') await say({ report: 'slice', slice: await workFor(order.sliceMs, job.operation!) })
+      else {
+        await say({ report: 'done', result: await job.finish() })
+        process.exit(0)
+      }
+    } catch (error) {
+      await say({ report: 'failed', message: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+      process.exit(1)
+    }
+  })
+  await say({ report: 'ready' })
+}
+
+main().catch(async (error: unknown) => {
+  await say({ report: 'failed', message: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+  process.exit(1)
+})

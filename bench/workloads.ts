@@ -1,0 +1,35 @@
+/** In the order in which they run. */
+import { appendPower } from './append-power.js'
+import { appendProcess } from './append-process.js'
+import { appendTogether } from './append-together.js'
+import { eventLoop } from './event-loop.js'
+import { faults } from './faults.js'
+import { get } from './get.js'
+import type { Workload } from './harness/workload.js'
+import { lock } from './lock.js'
+import { memory } from './memory.js'
+import { metadataConcurrent } from './metadata-concurrent.js'
+import { metadataScale } from './metadata-scale.js'
+import { metadataUpdate } from './metadata-update.js'
+import { open } from './open.js'
+import { processesMetadata } from './processes-metadata.js'
+import { processesOwnSessions } from './processes-own-sessions.js'
+import { transcriptOpen } from './transcript-open.js'
+
+export const workloads: readonly Workload[] = [
+  lock,
+  get,
+  open,
+  transcriptOpen,
+  memory,
+  eventLoop,
+  appendProcess,
+  appendPower,
+  appendTogether,
+  metadataUpdate,
+  metadataScale,
+  metadataConcurrent,
+  processesOwnSessions,
+  processesMetadata,
+  faults,
+]
