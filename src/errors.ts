@@ -76,7 +76,11 @@ export class StoreError extends Error {
 
 /** True for a StoreError of any copy of this package, and of the given code when one is named. */
 export function isStoreError(error: unknown, code?: ErrorCode): error is StoreError {
-  return error instanceof Error && (error as { [brand]?: unknown })[brand] === true && (code === undefined || (error as StoreError).code === code)
+  return (
+    error instanceof Error &&
+    (error as { [brand]?: unknown })[brand] === true &&
+    (code === undefined || (error as StoreError).code === code)
+  )
 }
 
 export function errnoOf(error: unknown): string | undefined {

@@ -1,5 +1,5 @@
 /** What the exit code of `holdfast` says, and what goes to stderr with it. Scripts rely on these numbers. */
-import { errnoOf, isStoreError } from '../index.js'
+import { errnoOf, isStoreError } from '../errors.js'
 import { plain, visible } from './output.js'
 
 export const exitCodes = {

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Session, SessionStore, StoredRecord } from '../index.js'
+import { readClosed } from './closed.js'
 import { exitCodes } from './exit.js'
 import { onInterrupt } from './interrupt.js'
 import { type CommonOptions, storeCommand, unknownKey, wholeNumber, withStoreToRead } from './options.js'
@@ -42,7 +43,7 @@ async function tail(key: string, options: TailOptions): Promise<void> {
     // One more than none: following begins after the last record, also with -n 0.
     const last = await session.tail(Math.max(1, options.lines))
     for (const record of options.lines === 0 ? [] : last) await printRecord(record, entry.sessionId, options.json)
-    if (options.follow) await follow(store, session, { sessionId: entry.sessionId, after: last.at(-1)?.seq ?? 0 }, options.json)
+    if (options.follow) await follow(store, session, { sessionId: entry.sessionId, after: last.at(-1)?.seq ?? 0 }, options)
   })
 }
 
@@ -51,12 +52,12 @@ interface Place {
   readonly after: number
 }
 
-async function follow(store: Store, session: Session, start: Place, json: boolean): Promise<void> {
+async function follow(store: Store, session: Session, start: Place, options: TailOptions): Promise<void> {
   const interrupt = onInterrupt()
   try {
     let place: Place | undefined = start
     while (place && !interrupt.signal.aborted) {
-      const next: Place | undefined = await followRound(store, session, place, json)
+      const next: Place | undefined = await followRound(store, session, place, options)
       if (next === place) await sleep(pollMs, undefined, { signal: interrupt.signal }).catch(() => {})
       place = next
     }
@@ -67,20 +68,27 @@ async function follow(store: Store, session: Session, start: Place, json: boolea
 }
 
 /** Prints what has come; the same place when nothing has, undefined when the session is gone. */
-async function followRound(store: Store, session: Session, place: Place, json: boolean): Promise<Place | undefined> {
+async function followRound(store: Store, session: Session, place: Place, options: TailOptions): Promise<Place | undefined> {
   const come: StoredRecord[] = []
   for await (const record of session.read({ after: place.after, limit: roundMax })) come.push(record)
   const sessionId = (await store.get(session.key))?.sessionId
-  if (sessionId === place.sessionId) {
-    for (const record of come) await printRecord(record, sessionId, json)
-    return come.length === 0 ? place : { sessionId, after: come.at(-1)!.seq }
-  }
-  if (sessionId === undefined) {
-    remark(`holdfast: the session "${plain(session.key)}" has been deleted; its transcript is in archive/.`)
+  if (sessionId !== place.sessionId) return followOn(session.key, place, sessionId, options)
+  for (const record of come) await printRecord(record, sessionId, options.json)
+  return come.length === 0 ? place : { sessionId, after: come.at(-1)!.seq }
+}
+
+/** The key names another session now: the rest of the one it named, then the one that its seal names. */
+async function followOn(key: string, place: Place, current: string | undefined, options: TailOptions): Promise<Place | undefined> {
+  const rest = readClosed(options.store, place.sessionId, place.after)
+  let step = await rest.next()
+  for (; !step.done; step = await rest.next()) await printRecord(step.value, place.sessionId, options.json)
+  const next = step.value ?? current
+  if (next === undefined) {
+    remark(`holdfast: the session "${plain(key)}" has been deleted; its transcript is in archive/.`)
     return undefined
   }
-  remark(`holdfast: "${plain(session.key)}" goes on in session ${sessionId} (was ${place.sessionId}).`)
-  return { sessionId, after: 0 }
+  remark(`holdfast: "${plain(key)}" goes on in session ${next} (was ${place.sessionId}).`)
+  return { sessionId: next, after: 0 }
 }
 
 function printRecord(stored: StoredRecord, sessionId: string, json: boolean): Promise<void> {

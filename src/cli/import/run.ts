@@ -4,7 +4,8 @@
  *   3 write the entry                          crash: an entry without records; the next run goes on
  *   4 append the lines that are not there      crash: a prefix of them; the next run goes on
  *   5 write into the entry how many there are  crash: the next run counts again */
-import { errnoOf, isStoreError, type Session, type SessionStore } from '../../index.js'
+import { errnoOf, isStoreError } from '../../errors.js'
+import type { Session, SessionStore } from '../../index.js'
 import { Flight } from './flight.js'
 import { isImported, lineIds, sourcePrefix } from './identity.js'
 import { type Line, readLines } from './lines.js'

@@ -12,7 +12,11 @@ export function readIdentity(): Identity {
     pidNamespace: pidNamespace(),
     pid: process.pid,
     startTime: startOf(process.pid).startTime ?? '0',
-    host: os.hostname().replace(/[^A-Za-z0-9-]/g, '-').slice(0, 24) || 'unknown',
+    host:
+      os
+        .hostname()
+        .replace(/[^A-Za-z0-9-]/g, '-')
+        .slice(0, 24) || 'unknown',
   }
 }
 

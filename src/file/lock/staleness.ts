@@ -26,7 +26,9 @@ export interface Holder extends Identity {
 }
 
 /** `state` is the kernel's letter for the process; a zombie is as dead as one that is gone. */
-export type ProcessProbe = { readonly exists: false } | { readonly exists: true; readonly startTime: string | undefined; readonly zombie: boolean }
+export type ProcessProbe =
+  | { readonly exists: false }
+  | { readonly exists: true; readonly startTime: string | undefined; readonly zombie: boolean }
 
 export interface Observation {
   readonly observer: Identity
@@ -59,13 +61,17 @@ export function judge(holder: Holder, seen: Observation): Verdict {
   if (probe.startTime !== undefined && holder.startTime !== '0' && probe.startTime !== holder.startTime)
     return { kind: 'dead', why: `pid ${holder.pid} now belongs to another process` }
   const heldMs = nowMs - holder.acquiredAtMs
-  if (heldMs > holder.maxHoldMs) return { kind: 'expired', why: `held for ${Math.round(heldMs)} ms, longer than its maxHoldMs ${holder.maxHoldMs}` }
+  if (heldMs > holder.maxHoldMs)
+    return { kind: 'expired', why: `held for ${Math.round(heldMs)} ms, longer than its maxHoldMs ${holder.maxHoldMs}` }
   return { kind: 'alive', why: `process ${holder.pid} exists` }
 }
 
 /** Of a holder whose pid means nothing here, only our own watching tells. */
 function watched(holder: Holder, watchedMs: number, where: string): Verdict {
   if (watchedMs > holder.maxHoldMs)
-    return { kind: 'expired', why: `on ${where}; unchanged for ${Math.round(watchedMs)} ms here, longer than its maxHoldMs ${holder.maxHoldMs}` }
+    return {
+      kind: 'expired',
+      why: `on ${where}; unchanged for ${Math.round(watchedMs)} ms here, longer than its maxHoldMs ${holder.maxHoldMs}`,
+    }
   return { kind: 'unknown', why: `on ${where}; its pid cannot be probed from here` }
 }

@@ -1,0 +1,233 @@
+/** The embedded backend: one directory, any number of processes on one machine. */
+import { realpathSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import type { Backend, EncodedRecord } from '../backend.js'
+import { ioError, StoreError } from '../errors.js'
+import type {
+  AppendOptions,
+  AppendReceipt,
+  Durability,
+  Entry,
+  LockStatus,
+  ReadOptions,
+  RotateReceipt,
+  SessionsView,
+  StoredRecord,
+  StoreStats,
+  VerifyReport,
+  WaitOptions,
+} from '../types.js'
+import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
+import { type Host, systemHost } from './host.js'
+import { Baton } from './lock/baton.js'
+import { bootTag } from './log/chain.js'
+import { entryOf } from './metadata/cells.js'
+import { Metadata } from './metadata/metadata.js'
+import type { Change, ViewTools } from './metadata/view.js'
+import { type Counters, newCounters } from './stats.js'
+import { readRange, readTail, type Source } from './transcripts/reading.js'
+import { Transcripts } from './transcripts/transcripts.js'
+import { verifyStore } from './verify.js'
+import { Vital } from './vital.js'
+
+export interface FileBackendOptions {
+  readonly durability: Durability
+  readonly checkpoint: 'auto' | 'always'
+  readonly waitMs: number
+  readonly maxHoldMs: number
+  readonly readOnly: boolean
+  readonly checkKey: (key: unknown) => asserts key is string
+}
+
+/** A store that small is folded on closing: the next open reads one file. */
+const foldOnCloseBytesMax = 4 << 20
+const readTriesMax = 20
+
+/** Opens the store in `dir`, and makes it where there is none. */
+export async function openFileBackend(dir: string, options: FileBackendOptions, host: Host = systemHost()): Promise<Backend> {
+  const places = placesIn(host.disk.stat(dir)?.kind === 'symlink' ? realpathSync(dir) : resolve(dir))
+  const counters = newCounters()
+  const tag = bootTag(host.identity.boot)
+  const metadataBaton = new Baton(host, `${places.locks}/metadata`, { maxHoldMs: options.maxHoldMs, counters, label: 'metadata' })
+  try {
+    if (options.readOnly) assertThere(host, places)
+    else {
+      checkFormat(host, places)
+      makeStoreDirectories(host, places)
+      if (!isComplete(host, places)) await giveBirth(host, places, metadataBaton, options.waitMs, tag)
+    }
+    checkFormat(host, places)
+    if (!options.readOnly && options.durability === 'power') await syncNames(host, places)
+    const backend = new FileBackend(host, places, options, counters, metadataBaton, tag)
+    await backend.load()
+    return backend
+  } catch (error) {
+    throw ioError(error, `opening the store ${dir}`, 'none')
+  }
+}
+
+function assertThere(host: Host, places: StorePlaces): void {
+  if (host.disk.stat(places.format) || host.disk.stat(places.snapshot)) return
+  throw new StoreError('NOT_FOUND', `there is no store in ${places.store}.`, {
+    details: { store: places.store },
+    hint: 'Check the path; opening without readOnly: true creates one.',
+  })
+}
+
+/** Whoever made these directories may have died before they were on the disk. */
+async function syncNames(host: Host, places: StorePlaces): Promise<void> {
+  await host.disk.syncDirectory(places.store)
+  try {
+    await host.disk.syncDirectory(dirname(places.store))
+  } catch {
+    // Not ours to read; then it was there before us.
+  }
+}
+
+class FileBackend implements Backend {
+  #host: Host
+  #places: StorePlaces
+  #options: FileBackendOptions
+  #counters: Counters
+  #metadata: Metadata
+  #transcripts: Transcripts
+  #vital: Vital
+  #tag: string
+  #metadataBaton: Baton
+
+  constructor(host: Host, places: StorePlaces, options: FileBackendOptions, counters: Counters, metadataBaton: Baton, tag: string) {
+    this.#host = host
+    this.#places = places
+    this.#options = options
+    this.#counters = counters
+    this.#tag = tag
+    this.#metadataBaton = metadataBaton
+    this.#vital = new Vital(options.readOnly)
+    const viewTools: ViewTools = { mintId: () => host.mintId(), nowMs: () => host.clock.wallMs(), checkKey: options.checkKey }
+    const { durability, waitMs, checkpoint, readOnly } = options
+    const committing = { durability, waitMs, counters, does: 'commit' }
+    this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
+    this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
+  }
+
+  load(): Promise<void> {
+    return this.#metadata.reload()
+  }
+
+  async commitMetadata<R>(mutate: (sessions: SessionsView<Record<string, unknown>>) => R, wait: WaitOptions): Promise<R> {
+    this.#assertNotMutating()
+    let changes: readonly Change[] = []
+    const result = await this.#metadata.commit(mutate, wait, (made) => {
+      changes = made
+    })
+    if (changes.some(({ dropped }) => dropped)) await this.#transcripts.archiveDropped(changes, {})
+    return result
+  }
+
+  async get(key: string): Promise<Entry | undefined> {
+    return this.#metadata.get(key)
+  }
+
+  async *entries(prefix: string): AsyncGenerator<[string, Entry]> {
+    let sinceMs = performance.now()
+    for (const [key, cell] of await this.#metadata.cells()) {
+      if (!key.startsWith(prefix)) continue
+      if (performance.now() - sinceMs > 8) {
+        await new Promise((resume) => setImmediate(resume))
+        sinceMs = performance.now()
+      }
+      yield [key, entryOf(cell)]
+    }
+  }
+
+  async delete(key: string, wait: WaitOptions): Promise<boolean> {
+    this.#assertNotMutating()
+    this.#vital.assertWritable()
+    return this.#transcripts.delete(key, wait)
+  }
+
+  async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
+    this.#assertNotMutating()
+    return this.#transcripts.append(key, records, options)
+  }
+
+  async *read(key: string, options: ReadOptions): AsyncGenerator<StoredRecord> {
+    const range = { after: options.after ?? 0, limit: options.limit ?? Number.POSITIVE_INFINITY, signal: options.signal }
+    for (let tries = 0; tries < readTriesMax; tries++) {
+      const sessionId = await this.#metadata.sessionIdOf(key)
+      if (!sessionId) return
+      if (yield* readRange(this.#source(sessionId), range)) return
+      // No such file: archived since we asked, or nothing written yet.
+      if ((await this.#metadata.sessionIdOf(key)) === sessionId) return
+    }
+  }
+
+  async tail(key: string, count: number): Promise<StoredRecord[]> {
+    for (let tries = 0; tries < readTriesMax; tries++) {
+      const sessionId = await this.#metadata.sessionIdOf(key)
+      if (!sessionId) return []
+      const records = readTail(this.#source(sessionId), count)
+      if (records) return records
+      if ((await this.#metadata.sessionIdOf(key)) === sessionId) return []
+    }
+    return []
+  }
+
+  #source(sessionId: string): Source {
+    return { disk: this.#host.disk, path: this.#transcripts.pathOf(sessionId), label: `transcripts/${sessionId}.jsonl`, tag: this.#tag }
+  }
+
+  async rotate(key: string, reason: string, wait: WaitOptions): Promise<RotateReceipt> {
+    this.#assertNotMutating()
+    this.#vital.assertWritable()
+    return this.#transcripts.rotate(key, reason, wait)
+  }
+
+  async checkpoint(): Promise<void> {
+    this.#assertNotMutating()
+    this.#vital.assertWritable()
+    await this.#metadata.checkpoint({})
+  }
+
+  verify(options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal }): Promise<VerifyReport> {
+    const checkPair = async () => {
+      await this.#metadata.reload()
+      return (await this.#metadata.cells()).size
+    }
+    return verifyStore(this.#host.disk, this.#places, this.#tag, checkPair, options)
+  }
+
+  async locks(): Promise<LockStatus[]> {
+    const { disk } = this.#host
+    const slots = disk.stat(`${this.#places.locks}/transcripts`) ? disk.readdir(`${this.#places.locks}/transcripts`) : []
+    const numbers = slots.filter((name) => /^\d\d$/.test(name)).map(Number)
+    return [this.#metadataBaton.status(), ...numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())]
+  }
+
+  stats(): StoreStats {
+    return { ...this.#counters, takeovers: { ...this.#counters.takeovers } }
+  }
+
+  async close(): Promise<void> {
+    await this.#vital.settled()
+    if (
+      !this.#options.readOnly &&
+      !this.#vital.poisoned &&
+      this.#metadata.journalRecords > 0 &&
+      this.#metadata.snapshotBytes < foldOnCloseBytesMax
+    ) {
+      // Only a convenience for the next open: whatever is in the way, the journal has everything.
+      await this.#metadata.checkpoint({ waitMs: 500 }).catch((error: unknown) => this.#vital.report('checkpoint', error))
+    }
+    this.#transcripts.close()
+    this.#metadata.close()
+  }
+
+  /** A call from inside a mutator would wait for the lock that its own caller holds. */
+  #assertNotMutating(): void {
+    if (!this.#metadata.mutating) return
+    throw new StoreError('ASYNC_MUTATOR', 'the store was called from inside a mutator, which would wait for itself.', {
+      hint: 'Nothing was written by this call. Use the view that the mutator is given; call the store before or after.',
+    })
+  }
+}

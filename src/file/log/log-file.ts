@@ -1,0 +1,243 @@
+/** One open log: a descriptor on its inode, where its chain stands, and what of it is on the disk.
+ *
+ *  The descriptor stays open as long as anything is remembered about the inode: ext4 gives the number of a closed one to the next file that
+ *  is renamed in. What is remembered is checked against the path on every use, by inode, size and change time. */
+
+import { crc32 } from 'node:zlib'
+import { StoreError } from '../../errors.js'
+import { type Disk, type FileStat, type OpenFlags, readFully } from '../durable.js'
+import type { Counters } from '../stats.js'
+import { Chain, type ChainSink } from './chain.js'
+import { type Header, hex8 } from './record.js'
+import { openTail, openWhole, readOn } from './tail.js'
+
+export interface LogPlace {
+  readonly disk: Disk
+  readonly path: string
+  /** For messages: relative to the store. */
+  readonly label: string
+  readonly tag: string
+  readonly counters: Counters
+}
+
+/** current: nothing has changed · grown: more was read · touched: changed without growing · replaced: the path names another file or none. */
+export type Freshness = 'current' | 'grown' | 'touched' | 'replaced' | 'absent'
+
+export class LogFile {
+  readonly fd: number
+  chain: Chain
+  /** The bytes of the file as last seen. */
+  size: number
+  readonly dev: number
+  readonly ino: number
+  #ctimeMs: number
+  #place: LogPlace
+  #sink: ChainSink
+  #synced = -1
+  #syncing: Promise<void> | undefined
+  #users = 0
+  #retired = false
+  #closed = false
+  /** The directory entry of this inode is known to be on the disk. */
+  named = false
+  #expected = { writer: '', seq: -1 }
+
+  private constructor(place: LogPlace, fd: number, stat: FileStat, chain: Chain, sink: ChainSink) {
+    this.#place = place
+    this.#sink = {
+      ...sink,
+      record: (mark, bytes, start, end) => {
+        if (mark.writer === this.#expected.writer && this.#expected.seq < 0) this.#expected.seq = mark.seq
+        sink.record?.(mark, bytes, start, end)
+      },
+    }
+    this.fd = fd
+    this.chain = chain
+    this.size = stat.size
+    this.dev = stat.dev
+    this.ino = stat.ino
+    this.#ctimeMs = stat.ctimeMs
+  }
+
+  /** Opens and positions at the end.
+   *  @param read  `tail` reads the tail only; `whole` hands every record to the sink. */
+  static open(place: LogPlace, flags: OpenFlags, read: 'tail' | 'whole', sink: ChainSink = {}): LogFile {
+    const { disk } = place
+    const fd = disk.open(place.path, flags)
+    try {
+      const stat = disk.fstat(fd)
+      const chain =
+        read === 'tail' ? openTail(disk, fd, stat.size, place.tag, { records: 1 }, sink) : openWhole(disk, fd, stat.size, place.tag, sink)
+      return new LogFile(place, fd, stat, chain, sink)
+    } catch (error) {
+      disk.close(fd)
+      throw error
+    }
+  }
+
+  /** Compares with the path and reads what has been added. Never mistakes another file for this one. */
+  refresh(): Freshness {
+    const stat = this.#place.disk.stat(this.#place.path)
+    if (!stat) return 'absent'
+    if (stat.ino !== this.ino || stat.dev !== this.dev) return 'replaced'
+    if (stat.size === this.size) {
+      if (stat.ctimeMs === this.#ctimeMs) return 'current'
+      this.#ctimeMs = stat.ctimeMs
+      return 'touched'
+    }
+    this.#readTo(stat)
+    return 'grown'
+  }
+
+  /** Reads on in this inode, wherever its name is now. */
+  readOn(): void {
+    this.#readTo(this.#place.disk.fstat(this.fd))
+  }
+
+  #readTo(stat: FileStat): void {
+    if (stat.size < this.size)
+      throw new StoreError(
+        'LOG_CORRUPT',
+        `${this.#place.label} has shrunk from ${this.size} to ${stat.size} bytes; it is only ever appended to.`,
+        {
+          details: { file: this.#place.label, byte: stat.size, seq: this.chain.seq },
+          hint: 'Nothing was written. Keep the file as it is and restore it from a backup; `holdfast verify` shows what is left.',
+        },
+      )
+    const voids = this.chain.voidLines
+    readOn(this.#place.disk, this.fd, stat.size, this.chain, this.#sink)
+    this.#place.counters.voidLines += this.chain.voidLines - voids
+    this.size = stat.size
+    this.#ctimeMs = stat.ctimeMs
+  }
+
+  /** Step 5 of a commit: whether `bytes`, just written, are exactly what was added, and the path still names this inode. Then, and only
+   *  then, the chain moves on over them. */
+  landed(bytes: Buffer, from: number): boolean {
+    const stat = this.#place.disk.stat(this.#place.path)
+    if (!stat || stat.ino !== this.ino || stat.dev !== this.dev || stat.size !== this.size + bytes.length) return false
+    if (this.chain.seq < 0 && from > 0) {
+      // The first record behind somebody else's lines: let the chain see the seam as any reader will.
+      this.#readTo(stat)
+      return true
+    }
+    if (this.chain.settled < this.size) {
+      // A killed writer's beginning is void now that something whole stands behind it.
+      this.chain.voidLines++
+      this.#place.counters.voidLines++
+    }
+    this.chain.settled = this.size + from
+    this.chain.feed(from > 0 ? bytes.subarray(from) : bytes, this.#sink)
+    this.size = stat.size
+    this.#ctimeMs = stat.ctimeMs
+    return true
+  }
+
+  /** The sequence number that the next record gets. Somebody else's lines count from 1. */
+  get nextSeq(): number {
+    if (this.chain.seq >= 0) return this.chain.seq + 1
+    const { lines } = this.#foreign()
+    return lines > 0 ? lines + 1 : 0
+  }
+
+  /** What a header says of the lines before it; undefined when there are none. */
+  foreignPart(): Header['foreign'] {
+    const { lines, bytes, crc } = this.#foreign()
+    return lines > 0 ? { lines, bytes, crc: hex8(crc) } : undefined
+  }
+
+  /** What a write must begin with. A torn tail is *broken* by a character of its own: a bare newline would complete a line that lacks only
+   *  its newline, and bring it to life in front of ours. */
+  breaker(): string {
+    if (!this.chain.openTail) return ''
+    return this.chain.seq < 0 && this.#foreign().whole ? '\n' : '#\n'
+  }
+
+  /** The lines without `$` before everything, counting a last one that is whole but for its newline. */
+  #foreign(): { lines: number; bytes: number; crc: number; whole: boolean } {
+    const { foreign, openTail, settled } = this.chain
+    if (!openTail || foreign.bytes !== settled) return { ...foreign, whole: false }
+    const tail = readFully(this.#place.disk, this.fd, settled, this.size - settled)
+    const ended = Buffer.concat([tail, Buffer.from('\n')])
+    const probe = new Chain(this.#place.tag)
+    probe.feed(ended)
+    if (probe.foreign.lines !== 1) return { ...foreign, whole: false }
+    return { lines: foreign.lines + 1, bytes: foreign.bytes + ended.length, crc: crc32(ended, foreign.crc), whole: true }
+  }
+
+  /** From now on, look out for this writer's batch. */
+  expect(writer: string): void {
+    this.#expected = { writer, seq: -1 }
+  }
+
+  /** The sequence number of the first record of the expected batch; -1 while the chain has not come across it. */
+  get foundSeq(): number {
+    return this.#expected.seq
+  }
+
+  get tag(): string {
+    return this.#place.tag
+  }
+
+  /** @throws LOG_CORRUPT when the chain rule has found damage. */
+  assertSound(): void {
+    const { damage } = this.chain
+    if (!damage) return
+    throw logCorrupt(this.#place.label, damage)
+  }
+
+  /** Highest sequence number known to be on the disk, by our own syncs or by what the log says. */
+  get synced(): number {
+    return Math.max(this.#synced, this.chain.claimed)
+  }
+
+  /** Resolves when everything up to `seq` is on the disk: by one sync, begun after that was written, shared by all who wait. */
+  async durable(seq: number): Promise<void> {
+    this.#users++
+    try {
+      // A sync that is under way may have begun too early: then wait for it, and share the next with all who came meanwhile.
+      while (this.#synced < seq) await (this.#syncing ?? this.#beginSync())
+    } finally {
+      this.#users--
+      if (this.#retired) this.#closeIfIdle()
+    }
+  }
+
+  #beginSync(): Promise<void> {
+    const { counters, disk } = this.#place
+    const seq = this.chain.seq
+    this.#syncing = disk
+      .sync(this.fd)
+      .then(() => {
+        this.#synced = Math.max(this.#synced, seq)
+        counters.syncs++
+      })
+      .finally(() => {
+        this.#syncing = undefined
+      })
+    return this.#syncing
+  }
+
+  /** Closes the descriptor as soon as nobody waits for a sync of it. */
+  retire(): void {
+    this.#retired = true
+    this.#closeIfIdle()
+  }
+
+  get busy(): boolean {
+    return this.#users > 0
+  }
+
+  #closeIfIdle(): void {
+    if (this.#users > 0 || this.#closed) return
+    this.#closed = true
+    this.#place.disk.close(this.fd)
+  }
+}
+
+export function logCorrupt(label: string, damage: { why: string; byte: number; seq: number }): StoreError {
+  return new StoreError('LOG_CORRUPT', `${label} is damaged at byte ${damage.byte}, seq ${damage.seq}: ${damage.why}.`, {
+    details: { file: label, byte: damage.byte, seq: damage.seq, why: damage.why },
+    hint: 'Nothing was written and nothing is repaired by itself; other sessions go on. `holdfast verify` shows the extent; keep the file.',
+  })
+}

@@ -1,0 +1,143 @@
+/** One line of a log: the user's JSON object with a last field `$` that says where it belongs.
+ *
+ *      {"type":"message","message":{…},"$":"<seq>.<left>.<synced>.<writer>.<prev>.<crc>"}
+ *
+ *  A record is a line that ends exactly in `"}` and a newline and whose crc fits. What the store itself has to say about a record stands in
+ *  a first field `$$`; a record of the store's own has nothing else beside it. docs/on-disk-format.md has the grammar and an example. */
+import { crc32 } from 'node:zlib'
+
+/** What `$` says. `crc` and `prev` are CRC-32 as unsigned integers. */
+export interface Mark {
+  readonly seq: number
+  /** Records of the same batch that follow. */
+  readonly left: number
+  /** Highest seq that the writer knew to be on the disk; -1 for none. */
+  readonly synced: number
+  readonly writer: string
+  readonly prev: number
+  readonly crc: number
+}
+
+export interface LineMark extends Mark {
+  /** Bytes of the line before `,"$":` (or before `"$":` where nothing stands before it). */
+  readonly bodyBytes: number
+}
+
+/** What stands in `$$`. Exactly one of header and seal, or an id. */
+export interface SystemPart {
+  readonly id?: string
+  /** How many records, this one included, were appended under the id; absent for one. */
+  readonly count?: number
+  readonly header?: Header
+  readonly seal?: Seal
+}
+
+/** First record of a log. */
+export interface Header {
+  readonly log: 'journal' | 'transcript'
+  readonly version: 1
+  /** journal: hash of the snapshot it builds on. */
+  readonly base?: string
+  /** transcript: whose it is. */
+  readonly key?: string
+  readonly sessionId?: string
+  /** transcript: the session that the key named before. */
+  readonly previous?: string
+  /** Idempotency ids that this log must remember although their records are elsewhere: id, last seq, how many records. */
+  readonly ids?: readonly (readonly [id: string, sessionId: string, seq: number, count: number])[]
+  /** Lines without `$` that stood in the file before the first record. */
+  readonly foreign?: { readonly lines: number; readonly bytes: number; readonly crc: string }
+  readonly createdAt: number
+}
+
+/** Last record of a log: nothing chains after it. */
+export interface Seal {
+  /** checkpoint: journal folded into the snapshot with hash `next` · rotated: the key goes on in session `next` · deleted: the key is gone ·
+   *  suspect: a sync failed, the file is written anew from what chains up to here. */
+  readonly reason: 'checkpoint' | 'rotated' | 'deleted' | 'suspect'
+  readonly next?: string
+  readonly key?: string
+  /** Why the caller asked for it. */
+  readonly why?: string
+  readonly at: number
+}
+
+export const headerPrefix = '{"$$":{"header":'
+export const sealPrefix = '{"$$":{"seal":'
+const idPrefix = '{"$$":{"id":'
+
+/** Longest possible `,"$":"…"}`: sixteen-digit numbers and a long writer. */
+const markBytesMax = 128
+const markPattern =
+  /(^\{|,)"\$":"(0|[1-9]\d{0,15})\.(0|[1-9]\d{0,6})\.(-1|0|[1-9]\d{0,15})\.([0-9A-Za-z_-]{1,32})\.([0-9a-f]{8})\.([0-9a-f]{8})"\}$/
+
+/** A crc as it stands in the file. */
+export function hex8(crc: number): string {
+  return crc.toString(16).padStart(8, '0')
+}
+
+/** One line with its newline, and its crc.
+ *  @param body  the object's JSON text, `{…}` */
+export function encodeLine(body: string, mark: Omit<Mark, 'crc'>): { line: string; crc: number } {
+  const stem = `${body.slice(0, -1)}${body.length > 2 ? ',' : ''}"$":"${mark.seq}.${mark.left}.${mark.synced}.${mark.writer}.${hex8(mark.prev)}.`
+  const crc = crc32(stem)
+  return { line: `${stem}${hex8(crc)}"}\n`, crc }
+}
+
+/** The JSON text of the first of `count` records that are appended under an idempotency id, with the id in front. */
+export function withId(json: string, id: string, count: number): string {
+  return `${idPrefix}${JSON.stringify(id)}${count > 1 ? `,"count":${count}` : ''}}${json.length > 2 ? ',' : ''}${json.slice(1)}`
+}
+
+/** The JSON text of a record of the store's own. */
+export function systemBody(system: SystemPart): string {
+  return JSON.stringify({ $$: system })
+}
+
+/** What the end of the line claims, whether or not the crc fits. `end` is the place of the newline. */
+export function claimedMark(bytes: Buffer, start: number, end: number): LineMark | undefined {
+  if (end - start < 30 || bytes[end - 1] !== 0x7d || bytes[end - 2] !== 0x22) return undefined
+  const from = Math.max(start, end - markBytesMax)
+  const found = markPattern.exec(bytes.toString('latin1', from, end))
+  // `{` before `"$"` is only an empty object when it is the line's own first byte.
+  if (!found || (found[1] === '{' && from !== start)) return undefined
+  return {
+    seq: Number(found[2]),
+    left: Number(found[3]),
+    synced: Number(found[4]),
+    writer: found[5]!,
+    prev: Number.parseInt(found[6]!, 16),
+    crc: Number.parseInt(found[7]!, 16),
+    bodyBytes: from + found.index + (found[1] === '{' ? 1 : 0) - start,
+  }
+}
+
+/** The mark of a self-valid line, else undefined. */
+export function readMark(bytes: Buffer, start: number, end: number): LineMark | undefined {
+  const mark = claimedMark(bytes, start, end)
+  return mark && crc32(bytes.subarray(start, end - 10)) === mark.crc ? mark : undefined
+}
+
+/** The JSON text of what the user appended, and the store's own part. `start` is the first byte of the line. */
+export function readBody(bytes: Buffer, start: number, mark: LineMark): { json: string; system: SystemPart | undefined } {
+  const whole = `${bytes.toString('utf8', start, start + mark.bodyBytes)}}`
+  if (!whole.startsWith('{"$$":')) return { json: whole, system: undefined }
+  const object = JSON.parse(whole) as { $$: SystemPart }
+  const system = object.$$
+  const front = `{"$$":${JSON.stringify(system)}`.length
+  const rest = whole.slice(front)
+  return { json: rest.startsWith(',') ? `{${rest.slice(1)}` : '{}', system }
+}
+
+/** Whether the line is one of the store's own: such a line begins with its mark of office. */
+export function startsWith(bytes: Buffer, start: number, prefix: string): boolean {
+  return bytes.toString('latin1', start, start + prefix.length) === prefix
+}
+
+export function isSystemOnly(bytes: Buffer, start: number): boolean {
+  return startsWith(bytes, start, headerPrefix) || startsWith(bytes, start, sealPrefix)
+}
+
+export function hasId(bytes: Buffer, start: number): boolean {
+  return startsWith(bytes, start, idPrefix)
+}

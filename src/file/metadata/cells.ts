@@ -1,0 +1,50 @@
+/** The entries in memory: each as the bytes it has on disk, parsed when somebody asks for it. Ten thousand sessions cost their bytes. */
+import type { Entry } from '../../types.js'
+
+export interface Cell {
+  /** Where the entry's JSON text is. */
+  readonly bytes: Buffer
+  readonly start: number
+  readonly end: number
+  entry: Entry | undefined
+}
+
+export type Cells = Map<string, Cell>
+
+/** The entry, frozen to its depths: an in-place edit fails loudly instead of looking saved. */
+export function entryOf(cell: Cell): Entry {
+  cell.entry ??= deepFreeze(JSON.parse(cell.bytes.toString('utf8', cell.start, cell.end))) as Entry
+  return cell.entry
+}
+
+export function cellOf(entry: Entry, json: string): Cell {
+  const bytes = Buffer.from(json)
+  return { bytes, start: 0, end: bytes.length, entry }
+}
+
+export function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value)
+    for (const inner of Object.values(value)) deepFreeze(inner)
+  }
+  return value
+}
+
+/** The end of the JSON string that begins at `start` (the place of its closing quote), and whether it holds escapes. */
+export function stringEnd(bytes: Buffer, start: number): { end: number; escaped: boolean } {
+  let escaped = false
+  for (let at = start + 1; ; at++) {
+    const byte = bytes[at]
+    if (byte === 0x22) return { end: at, escaped }
+    if (byte === 0x5c) {
+      escaped = true
+      at++
+    }
+    if (byte === undefined) return { end: -1, escaped }
+  }
+}
+
+export function stringAt(bytes: Buffer, start: number, found: { end: number; escaped: boolean }): string {
+  const text = bytes.toString('utf8', start, found.end + 1)
+  return found.escaped ? (JSON.parse(text) as string) : text.slice(1, -1)
+}

@@ -1,0 +1,427 @@
+/** The shared metadata: a snapshot, the journal of commits since it, and in memory the two folded together.
+ *
+ *  Reading never takes a lock: compare the journal's inode, size and change time, read what was added. When the journal has been replaced,
+ *  the old inode (still open here) is read to its seal, which names the hash of the snapshot that the new journal builds on: then what is in
+ *  memory is that snapshot, and nothing is loaded again. */
+import { errnoOf, StoreError } from '../../errors.js'
+import type { Entry, SessionsView, WaitOptions } from '../../types.js'
+import { Committer, type CommitterOptions, type Job, type LogOwner, Preparation } from '../commit.js'
+import type { FileStat } from '../durable.js'
+import { readFully } from '../durable.js'
+import type { Host } from '../host.js'
+import type { Baton, Held } from '../lock/baton.js'
+import type { ChainSink } from '../log/chain.js'
+import { LogFile, type LogPlace } from '../log/log-file.js'
+import type { LineMark } from '../log/record.js'
+import type { Vital } from '../vital.js'
+import { type Cell, type Cells, entryOf, stringAt, stringEnd } from './cells.js'
+import { Checkpoint, type Folding } from './checkpoint.js'
+import { hashOf, parseSnapshot } from './snapshot.js'
+import { type Change, Overlay, openView, type ViewTools } from './view.js'
+
+export interface MetadataOptions extends CommitterOptions {
+  readonly checkpoint: 'auto' | 'always'
+  readonly readOnly: boolean
+}
+
+export interface MetadataPlaces {
+  readonly store: string
+  readonly snapshot: string
+  readonly journal: string
+  readonly previousSnapshot: string
+  readonly previousJournal: string
+}
+
+type View = SessionsView<Record<string, unknown>>
+
+/** A journal smaller than this is not worth folding. */
+const journalBytesMin = 256 << 10
+const loadTriesMax = 200
+
+export class Metadata implements LogOwner {
+  readonly label = 'metadata'
+  #host: Host
+  #places: MetadataPlaces
+  #options: MetadataOptions
+  #vital: Vital
+  #tools: ViewTools
+  #committer: Committer
+  #checkpoint: Checkpoint
+  #place: LogPlace
+  #cells: Cells = new Map()
+  #journal: LogFile | undefined
+  /** The snapshot that `cells` builds on, as it was when last looked at, and how large it is. */
+  #snapshot: FileStat | undefined
+  #batch: Overlay = new Overlay(this.#cells)
+
+  constructor(host: Host, baton: Baton, places: MetadataPlaces, options: MetadataOptions, vital: Vital, tools: ViewTools, tag: string) {
+    this.#host = host
+    this.#places = places
+    this.#options = options
+    this.#vital = vital
+    this.#tools = tools
+    this.#place = { disk: host.disk, path: places.journal, label: 'sessions.journal.jsonl', tag, counters: options.counters }
+    this.#committer = new Committer(host, baton, this, options)
+    this.#checkpoint = new Checkpoint(host, places, options.counters)
+  }
+
+  // — reading —
+
+  /** What the key stands for, with everything acknowledged before the call. Synchronous unless a snapshot has to be loaded. */
+  get(key: string): Entry | undefined | Promise<Entry | undefined> {
+    const lookUp = () => {
+      const cell = this.#cells.get(key)
+      return cell && entryOf(cell)
+    }
+    return this.#isFresh() ? lookUp() : this.#fresh().then(lookUp)
+  }
+
+  /** The session that the key names; asks the disk. */
+  async sessionIdOf(key: string): Promise<string | undefined> {
+    return (await this.get(key))?.sessionId
+  }
+
+  /** One moment's entries. */
+  async cells(): Promise<Cells> {
+    await this.#fresh()
+    return new Map(this.#cells)
+  }
+
+  async #fresh(): Promise<void> {
+    for (let tries = 0; tries < loadTriesMax; tries++) {
+      if (this.#isFresh()) return
+      await this.reload()
+    }
+    throw new StoreError('LOCK_LOST', 'the metadata changes faster than it can be read.', { hint: 'Try again.' })
+  }
+
+  /** Brings memory up to date if that takes no loading. */
+  #isFresh(): boolean {
+    try {
+      this.#follow()
+      return true
+    } catch (error) {
+      if (error instanceof Preparation) return false
+      throw error
+    }
+  }
+
+  /** Reads on in the journal, over a checkpoint if need be.
+   *  @throws Preparation  the snapshot has to be loaded. */
+  #follow(): LogFile {
+    const journal = this.#journal
+    if (!journal) throw new Preparation('unlocked')
+    const freshness = journal.refresh()
+    if (freshness === 'touched') throw new Preparation('unlocked')
+    if (freshness === 'replaced' || freshness === 'absent') return this.#followReplaced(journal)
+    journal.assertSound()
+    if (!journal.chain.seal && !this.#snapshotUntouched()) throw new Preparation('unlocked')
+    return journal
+  }
+
+  #snapshotUntouched(): boolean {
+    const now = this.#host.disk.stat(this.#places.snapshot)
+    const then = this.#snapshot
+    return (
+      now !== undefined &&
+      then !== undefined &&
+      now.ino === then.ino &&
+      now.size === then.size &&
+      now.ctimeMs === then.ctimeMs &&
+      now.dev === then.dev
+    )
+  }
+
+  #followReplaced(old: LogFile): LogFile {
+    old.readOn()
+    const next = old.chain.seal?.reason === 'checkpoint' ? old.chain.seal.next : undefined
+    if (!next) throw new Preparation('unlocked')
+    const { base, journal } = this.#openJournal()
+    if (base !== next) {
+      journal.retire()
+      throw new Preparation('unlocked')
+    }
+    this.#adopt(journal, this.#host.disk.stat(this.#places.snapshot))
+    if (journal.chain.seal) return journal
+    return this.#follow()
+  }
+
+  #openJournal(): { base: string | undefined; journal: LogFile } {
+    const { disk } = this.#host
+    if (disk.stat(this.#places.journal)?.kind === 'symlink') throw symlinkRefused('sessions.journal.jsonl')
+    const held: { journal?: LogFile } = {}
+    // Records that come while it is opened are applied once we know that they build on what is in memory.
+    const pending: [LineMark, Buffer, number][] = []
+    const sink: ChainSink = {
+      record: (mark, bytes, start) => {
+        if (held.journal === this.#journal && held.journal) this.#apply(mark, bytes, start)
+        else pending.push([mark, bytes, start])
+      },
+    }
+    let journal: LogFile
+    try {
+      journal = LogFile.open(this.#place, this.#options.readOnly ? 'read' : 'appendExisting', 'whole', sink)
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error
+      throw missing('sessions.journal.jsonl')
+    }
+    held.journal = journal
+    this.#pending.set(journal, pending)
+    return { base: journal.chain.header?.base, journal }
+  }
+
+  #pending = new WeakMap<LogFile, [LineMark, Buffer, number][]>()
+
+  /** From now on this is the journal; what is in memory is what it builds on. */
+  #adopt(journal: LogFile, snapshot: FileStat | undefined): void {
+    this.#journal?.retire()
+    this.#journal = journal
+    this.#snapshot = snapshot
+    for (const [mark, bytes, start] of this.#pending.get(journal) ?? []) this.#apply(mark, bytes, start)
+    this.#pending.delete(journal)
+    journal.assertSound()
+  }
+
+  /** Loads snapshot and journal, as a pair that belongs together. */
+  async reload(): Promise<void> {
+    let why = ''
+    for (let tries = 0; tries < loadTriesMax; tries++) {
+      const loaded = await this.#loadOnce()
+      if (typeof loaded !== 'string') return
+      why = loaded
+      // Somebody is between the two renames of a checkpoint, or has died there; the latter does not go away by waiting.
+      if (tries > 10) await this.#host.clock.sleep(Math.min(10, tries / 10))
+    }
+    throw new StoreError('STORE_CORRUPT', `sessions.json and sessions.journal.jsonl do not belong together: ${why}.`, {
+      details: { file: 'sessions.json', why },
+      hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or see docs/errors.md#store_corrupt for how to adopt the new one.',
+    })
+  }
+
+  async #loadOnce(): Promise<string | undefined> {
+    const { disk } = this.#host
+    const named = disk.stat(this.#places.snapshot)
+    if (!named) throw missing('sessions.json')
+    if (named.kind === 'symlink') throw symlinkRefused('sessions.json')
+    const fd = disk.open(this.#places.snapshot, 'read')
+    let journal: LogFile | undefined
+    try {
+      const stat = disk.fstat(fd)
+      const bytes = readFully(disk, fd, 0, stat.size)
+      const opened = this.#openJournal()
+      journal = opened.journal
+      const again = disk.stat(this.#places.snapshot)
+      if (again?.ino !== stat.ino || again.size !== stat.size || again.dev !== stat.dev) return 'they change while they are read'
+      const hash = hashOf(bytes)
+      journal.assertSound()
+      if (journal.chain.seq < 0) return 'the journal has no header'
+      const { seal } = journal.chain
+      const folded = seal?.reason === 'checkpoint' && seal.next === hash
+      if (hash !== opened.base && !folded)
+        return `sessions.json has the hash ${hash.slice(0, 12)}…, the journal builds on ${opened.base?.slice(0, 12)}…`
+      const cells = await parseSnapshot(bytes)
+      this.#cells = cells
+      if (folded) this.#pending.set(journal, [])
+      this.#adopt(journal, again)
+      journal = undefined
+      return undefined
+    } finally {
+      disk.close(fd)
+      journal?.retire()
+    }
+  }
+
+  #apply(mark: LineMark, bytes: Buffer, start: number): void {
+    const op = readOp(bytes, start, mark)
+    if (!op) return
+    if (op.cell) this.#cells.set(op.key, op.cell)
+    else this.#cells.delete(op.key)
+  }
+
+  // — committing —
+
+  /** Runs the mutator on state that nobody changes meanwhile, and commits what it changed. */
+  commit<R>(mutate: (sessions: View) => R, wait: WaitOptions, dropped?: (changes: readonly Change[]) => void): Promise<R> {
+    let value: R
+    let changes: Change[] = []
+    const job: Job<R> = {
+      run: () => {
+        const overlay = new Overlay(this.#cells, this.#batch)
+        value = this.#runMutator(mutate, overlay)
+        changes = [...overlay.changes.values()].filter(({ key, cell }) => cell || this.#batch.get(key))
+        this.#batch.merge(overlay)
+        return changes.map(opOf)
+      },
+      result: () => {
+        dropped?.(changes)
+        return value
+      },
+    }
+    return this.#committer.submit(job, wait)
+  }
+
+  /** Commits one change of the store's own making; `decide` may find that there is none to make. */
+  commitChange(decide: (get: (key: string) => Entry | undefined) => Change | undefined, wait: WaitOptions): Promise<void> {
+    const job: Job<void> = {
+      run: () => {
+        const change = decide((key) => {
+          const cell = this.#batch.get(key)
+          return cell && entryOf(cell)
+        })
+        if (!change) return []
+        this.#batch.changes.set(change.key, change)
+        return [opOf(change)]
+      },
+      result: () => undefined,
+    }
+    return this.#committer.submit(job, wait)
+  }
+
+  /** True while a mutator runs: whoever then calls the store would wait for itself. */
+  mutating = false
+
+  #runMutator<R>(mutate: (sessions: View) => R, overlay: Overlay): R {
+    const { view, close } = openView(overlay, this.#tools)
+    this.mutating = true
+    try {
+      const value = mutate(view)
+      if (typeof (value as { then?: unknown } | undefined)?.then === 'function') {
+        ;(value as unknown as Promise<unknown>).then(undefined, () => {}) // Its own failure is not our news.
+        throw new StoreError('ASYNC_MUTATOR', 'the mutator returned a promise.', {
+          hint: 'Nothing was written. Mutators run under the lock and are synchronous: compute first, then change.',
+        })
+      }
+      return value
+    } finally {
+      this.mutating = false
+      close()
+    }
+  }
+
+  refresh(): LogFile {
+    this.#vital.assertWritable()
+    const journal = this.#follow()
+    if (journal.chain.seal) throw new Preparation('locked')
+    return journal
+  }
+
+  beginBatch(): readonly string[] {
+    this.#batch = new Overlay(this.#cells)
+    return []
+  }
+
+  async prepare(need: 'locked' | 'unlocked', held: Held | undefined): Promise<void> {
+    if (need === 'unlocked' || !held) await this.reload()
+    else await this.#fold(held)
+  }
+
+  afterLanding(held: Held): { work: Promise<void>; first: boolean } | undefined {
+    const journalBytes = this.#journal?.size ?? 0
+    const always = this.#options.checkpoint === 'always'
+    if (!always && (journalBytes < journalBytesMin || journalBytes < (this.#snapshot?.size ?? 0))) return undefined
+    // The commit stands whatever becomes of the checkpoint; the next commit tries again.
+    return { work: this.#fold(held).catch((error: unknown) => this.#vital.report('checkpoint', error)), first: always }
+  }
+
+  async nameDurable(log: LogFile): Promise<void> {
+    await this.#host.disk.syncDirectory(this.#places.store)
+    log.named = true
+  }
+
+  suspect(error: unknown): void {
+    if (!this.#vital.poison(this.label, error)) return
+    // Everything goes into fresh files before anyone chains on pages that may be gone. Best effort: the disk is already failing.
+    this.#vital.track(
+      this.#committer.exclusively('rescue', {}, async (held) => {
+        await this.#fresh()
+        await this.#fold(held)
+      }),
+    )
+  }
+
+  /** Resolves when all that has been read of the journal so far is on the disk: a record that relies on it may then be acknowledged.
+   *  undefined when it already is. */
+  durable(): Promise<void> | undefined {
+    const journal = this.#journal
+    if (!journal || this.#options.durability === 'process') return undefined
+    const { seq } = journal.chain
+    if (journal.named && journal.synced >= seq) return undefined
+    return Promise.all([journal.named ? undefined : this.nameDurable(journal), journal.durable(seq)]).then(() => {})
+  }
+
+  // — checkpoints —
+
+  /** Folds the journal into the snapshot, if it holds anything. */
+  async checkpoint(wait: WaitOptions): Promise<void> {
+    await this.#committer.exclusively('checkpoint', wait, async (held) => {
+      await this.#fresh()
+      if (this.#journal && (this.#journal.chain.records > 1 || this.#journal.chain.seal)) await this.#fold(held)
+    })
+  }
+
+  get journalBytes(): number {
+    return this.#journal?.size ?? 0
+  }
+
+  get journalRecords(): number {
+    return Math.max(0, (this.#journal?.chain.records ?? 0) - 1)
+  }
+
+  get snapshotBytes(): number {
+    return this.#snapshot?.size ?? 0
+  }
+
+  async #fold(held: Held): Promise<void> {
+    const journal = this.#journal
+    if (!journal) return
+    const folding: Folding = {
+      cells: this.#cells,
+      journal,
+      current: () => this.#isFresh() && this.#journal === journal,
+      seal: (body) => this.#committer.appendHeld(journal, [body]),
+    }
+    if (!(await this.#checkpoint.run(held, folding))) return
+    if (this.#journal === journal) this.#follow()
+  }
+
+  /** Whether nobody is in the middle of something. */
+  get idle(): boolean {
+    return this.#committer.idle
+  }
+
+  close(): void {
+    this.#journal?.retire()
+    this.#journal = undefined
+  }
+}
+
+const putPrefix = '{"op":"put","key":'
+
+function opOf({ key, cell, json, dropped }: Change): string {
+  if (cell) return `{"op":"put","key":${JSON.stringify(key)},"entry":${json}}`
+  return `{"op":"del","key":${JSON.stringify(key)},"sessionId":${JSON.stringify(dropped)}}`
+}
+
+function readOp(bytes: Buffer, start: number, mark: LineMark): { key: string; cell: Cell | undefined } | undefined {
+  const isPut = bytes.toString('latin1', start, start + putPrefix.length) === putPrefix
+  if (!isPut && bytes.toString('latin1', start, start + 11) !== '{"op":"del"') return undefined
+  const keyStart = start + putPrefix.length
+  const found = stringEnd(bytes, keyStart)
+  const key = stringAt(bytes, keyStart, found)
+  if (!isPut) return { key, cell: undefined }
+  return { key, cell: { bytes, start: found.end + 1 + ',"entry":'.length, end: start + mark.bodyBytes, entry: undefined } }
+}
+
+function missing(file: string): StoreError {
+  return new StoreError('STORE_CORRUPT', `${file} is missing from a store that has been in use.`, {
+    details: { file },
+    hint: 'Nothing was written: missing is not empty. Restore it together with its sibling from the same moment; sessions.prev.json and sessions.prev.journal.jsonl are the generation before.',
+  })
+}
+
+function symlinkRefused(file: string): StoreError {
+  return new StoreError('STORE_CORRUPT', `${file} is a symbolic link; replacing the file would replace the link.`, {
+    details: { file },
+    hint: 'Nothing was written. Make the store directory itself the symbolic link, and move the file into it.',
+  })
+}

@@ -1,0 +1,137 @@
+/** Reading a transcript: no lock, no memory of earlier reads; what was acknowledged before the call is in it. */
+import { errnoOf } from '../../errors.js'
+import type { StoredRecord } from '../../types.js'
+import { type Disk, readFully } from '../durable.js'
+import { Chain, type ChainSink } from '../log/chain.js'
+import { logCorrupt } from '../log/log-file.js'
+import { pieces } from '../log/pieces.js'
+import { isSystemOnly, type LineMark, readBody } from '../log/record.js'
+import { openTail } from '../log/tail.js'
+
+export interface Source {
+  readonly disk: Disk
+  readonly path: string
+  readonly label: string
+  readonly tag: string
+}
+
+export interface Range {
+  readonly after: number
+  readonly limit: number
+  readonly signal?: AbortSignal | undefined
+}
+
+/** A record on its way to the reader; parsed when it gets there. */
+type Raw = { readonly seq: number; readonly id?: string; readonly json: string }
+
+/** undefined when there is no such file. */
+function openSource(source: Source): number | undefined {
+  try {
+    return source.disk.open(source.path, 'read')
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+/** @throws LOG_CORRUPT  after everything before the damage has been handed out. */
+export async function* readRange(source: Source, range: Range): AsyncGenerator<StoredRecord, boolean> {
+  const { disk } = source
+  const fd = openSource(source)
+  if (fd === undefined) return false
+  try {
+    const { size } = disk.fstat(fd)
+    let left = range.limit
+    if (left <= 0) return true
+    for await (const raw of range.after > 0 ? rawsAfter(source, fd, size, range) : rawsFromStart(source, fd, size, range)) {
+      if (raw.seq <= range.after) continue
+      range.signal?.throwIfAborted()
+      yield parsed(raw)
+      if (--left <= 0) return true
+    }
+    return true
+  } finally {
+    disk.close(fd)
+  }
+}
+
+/** Goes back from the end only as far as `after`. */
+async function* rawsAfter(source: Source, fd: number, size: number, range: Range): AsyncGenerator<Raw> {
+  const raws: Raw[] = []
+  const foreign: [number, number][] = []
+  const sink = collecting(raws, foreign, range.after)
+  const chain = openTail(source.disk, fd, size, source.tag, { records: 0, after: range.after }, sink)
+  for (const raw of foreignRaws(source, fd, chain, foreign)) yield raw
+  yield* raws
+  if (chain.damage) throw logCorrupt(source.label, chain.damage)
+}
+
+async function* rawsFromStart(source: Source, fd: number, size: number, range: Range): AsyncGenerator<Raw> {
+  const raws: Raw[] = []
+  const foreign: [number, number][] = []
+  const chain = new Chain(source.tag)
+  let begun = false
+  for await (const _ of pieces(source.disk, fd, size, chain, collecting(raws, foreign, 0), range.signal)) {
+    // Only the header says whether the lines before it count.
+    if (!begun && chain.seq < 0) continue
+    if (!begun) yield* foreignRaws(source, fd, chain, foreign)
+    begun = true
+    yield* raws.splice(0)
+    if (chain.damage) throw logCorrupt(source.label, chain.damage)
+  }
+  if (!begun) yield* foreignRaws(source, fd, chain, foreign)
+  if (chain.damage) throw logCorrupt(source.label, chain.damage)
+}
+
+/** The last `count` records, oldest first. */
+export function readTail(source: Source, count: number): StoredRecord[] | undefined {
+  const fd = openSource(source)
+  if (fd === undefined) return undefined
+  try {
+    const raws: Raw[] = []
+    const foreign: [number, number][] = []
+    const keep = collecting(raws, foreign, 0)
+    const sink: ChainSink = {
+      ...keep,
+      record(mark, bytes, start, end) {
+        keep.record?.(mark, bytes, start, end)
+        if (raws.length > 2 * count + 1_000) raws.splice(0, raws.length - count)
+      },
+    }
+    const chain = openTail(source.disk, fd, source.disk.fstat(fd).size, source.tag, { records: count }, sink)
+    if (chain.damage) throw logCorrupt(source.label, chain.damage)
+    const lacking = count - raws.length
+    const before = lacking > 0 ? [...foreignRaws(source, fd, chain, foreign)].slice(-lacking) : []
+    return [...before, ...raws.slice(-count)].map(parsed)
+  } finally {
+    source.disk.close(fd)
+  }
+}
+
+function collecting(raws: Raw[], foreign: [number, number][], after: number): ChainSink {
+  return {
+    record(mark, bytes, start) {
+      if (mark.seq > after && !isSystemOnly(bytes, start)) raws.push(rawOf(mark, bytes, start))
+    },
+    foreign(byte, length) {
+      foreign.push([byte, length])
+    },
+  }
+}
+
+function rawOf(mark: LineMark, bytes: Buffer, start: number): Raw {
+  const { json, system } = readBody(bytes, start, mark)
+  return system?.id === undefined ? { seq: mark.seq, json } : { seq: mark.seq, id: system.id, json }
+}
+
+function* foreignRaws(source: Source, fd: number, chain: Chain, foreign: readonly [number, number][]): Generator<Raw> {
+  for (let at = 0; at < chain.foreign.lines; at++) {
+    const [byte, length] = foreign[at]!
+    yield { seq: at + 1, json: readFully(source.disk, fd, byte, length).toString('utf8') }
+  }
+}
+
+function parsed(raw: Raw): StoredRecord {
+  const record = JSON.parse(raw.json) as Record<string, unknown>
+  return raw.id === undefined ? { seq: raw.seq, record } : { seq: raw.seq, id: raw.id, record }
+}

@@ -1,0 +1,235 @@
+/** One transcript, as far as it is written to: where its log stands, which ids it knows, and what to do when it is sealed.
+ *
+ *  A file that is opened for the first time is believed only after the metadata, asked *after* the opening, still names this session for
+ *  the key: else a writer that slept through a rotation would create the archived file anew and append where nobody looks. */
+import { errnoOf, StoreError } from '../../errors.js'
+import type { Entry } from '../../types.js'
+import { type LogOwner, Preparation } from '../commit.js'
+import type { Host } from '../host.js'
+import type { Held } from '../lock/baton.js'
+import { Chain, type ChainSink } from '../log/chain.js'
+import { LogFile, type LogPlace } from '../log/log-file.js'
+import { readInPieces } from '../log/pieces.js'
+import { type Header, type Seal, systemBody } from '../log/record.js'
+import type { Vital } from '../vital.js'
+import { Ids } from './ids.js'
+
+export interface TranscriptTools {
+  readonly host: Host
+  readonly vital: Vital
+  readonly directory: string
+  /** The entry of the key, by asking the disk; a promise when that takes loading. */
+  entryOf(key: string): Entry | undefined | Promise<Entry | undefined>
+  /** Writes the log anew, from what chains up to its `suspect` seal. */
+  rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<void>
+  /** A sync has failed. */
+  rescue(transcript: Transcript, error: unknown): void
+  /** Syncs the directory; shared by all who ask at once. */
+  syncDirectory(): Promise<void>
+}
+
+export class Transcript implements LogOwner {
+  readonly sessionId: string
+  readonly key: string
+  readonly label: string
+  readonly place: LogPlace
+  /** Of the batch that is being put together. */
+  batch = { next: 0, userSeq: 0, ids: new Set<string>() }
+  #tools: TranscriptTools
+  #log: LogFile | undefined
+  #verified = false
+  #mayCreate = false
+  #gone = false
+  /** The metadata names this session no more, by a mutator's doing: it is only opened to be closed. */
+  closing = false
+  /** The metadata record that names this session is known to be on the disk. */
+  nameIsDurable = false
+  #ids: Ids
+  #idsComplete = false
+  #wantIds = false
+
+  constructor(sessionId: string, key: string, place: LogPlace, tools: TranscriptTools) {
+    this.sessionId = sessionId
+    this.key = key
+    this.place = place
+    this.label = place.label
+    this.#tools = tools
+    this.#ids = new Ids(sessionId)
+  }
+
+  /** The ids of this session. @throws Preparation  they have to be read first. */
+  get ids(): Ids {
+    if (this.#idsComplete) return this.#ids
+    this.#wantIds = true
+    throw new Preparation('unlocked')
+  }
+
+  /** For a call that has to wait for another of the same batch. */
+  comeBack(): Preparation {
+    return new Preparation('unlocked')
+  }
+
+  /** All ids of a sealed session, for the log that comes next. */
+  async allIds(): Promise<ReturnType<Ids['forHeader']>> {
+    if (!this.#idsComplete && this.#log) await this.#readIds(this.#log)
+    return this.#ids.forHeader()
+  }
+
+  refresh(untouched: boolean): LogFile {
+    this.#tools.vital.assertWritable()
+    const log = this.#current(untouched)
+    log.assertSound()
+    const { seal } = log.chain
+    if (seal?.reason === 'suspect') throw new Preparation('locked')
+    if (seal) throw moved(this, seal)
+    return log
+  }
+
+  #current(untouched: boolean): LogFile {
+    const log = this.#log
+    if (!log || !this.#verified) return this.#open()
+    if (untouched) return log
+    const freshness = log.refresh()
+    if (freshness === 'current' || freshness === 'grown') return log
+    if (freshness === 'absent') return this.#vanished(log)
+    this.forget()
+    return this.#open()
+  }
+
+  /** The file is gone from its path: archived behind a seal, or taken away by hand. */
+  #vanished(log: LogFile): LogFile {
+    log.readOn()
+    if (log.chain.seal) return log
+    throw new StoreError('LOG_CORRUPT', `${this.label} has vanished while it was in use.`, {
+      details: { file: this.label, seq: log.chain.seq, sessionId: this.sessionId },
+      hint: 'Nothing was written. Put the file back from where it was moved, or from a backup.',
+    })
+  }
+
+  #open(): LogFile {
+    if (this.#gone) throw moved(this, undefined)
+    if (!this.#log) {
+      const known = this.#ids
+      const sink: ChainSink = { record: (mark, bytes, start) => known.note(mark, bytes, start) }
+      try {
+        this.#log = LogFile.open(this.place, this.#mayCreate ? 'append' : 'appendExisting', 'tail', sink)
+      } catch (error) {
+        if (errnoOf(error) === 'ENOENT' && !this.#mayCreate) return this.#createIfNamed()
+        if (errnoOf(error) === 'ELOOP' || errnoOf(error) === 'EMLINK') throw symlinkRefused(this.label)
+        throw error
+      }
+      const { chain } = this.#log
+      this.#idsComplete = chain.header !== undefined || chain.seq < 0
+    }
+    if (!this.#isNamed()) {
+      this.#gone = true
+      throw moved(this, undefined)
+    }
+    this.#verified = true
+    return this.#log
+  }
+
+  #createIfNamed(): LogFile {
+    if (!this.#isNamed()) {
+      this.#gone = true
+      throw moved(this, undefined)
+    }
+    this.#mayCreate = true
+    return this.#open()
+  }
+
+  #isNamed(): boolean {
+    if (this.closing) return true
+    const entry = this.#tools.entryOf(this.key)
+    if (entry instanceof Promise) throw new Preparation('unlocked')
+    return entry?.sessionId === this.sessionId
+  }
+
+  beginBatch(log: LogFile): readonly string[] {
+    const fresh = log.chain.seq < 0
+    this.batch = { next: log.nextSeq + (fresh ? 1 : 0), userSeq: fresh ? log.nextSeq - 1 : log.chain.userSeq, ids: new Set() }
+    if (this.batch.userSeq < 0) this.batch.userSeq = 0
+    return fresh ? [this.headerBody(log)] : []
+  }
+
+  headerBody(log: LogFile): string {
+    const foreign = log.foreignPart()
+    const header: Header = {
+      log: 'transcript',
+      version: 1,
+      key: this.key,
+      sessionId: this.sessionId,
+      createdAt: this.#tools.host.clock.wallMs(),
+      ...(foreign && { foreign }),
+    }
+    return systemBody({ header })
+  }
+
+  async prepare(need: 'locked' | 'unlocked', held: Held | undefined): Promise<void> {
+    if (need === 'locked' && held && this.#log) {
+      const log = this.#log
+      await this.#tools.rewrite(this, log, held)
+      if (this.#log === log) this.forget()
+      return
+    }
+    await this.#tools.entryOf(this.key)
+    if (this.#wantIds && this.#log) await this.#readIds(this.#log)
+  }
+
+  async #readIds(log: LogFile): Promise<void> {
+    const ids = new Ids(this.sessionId)
+    const chain = new Chain(this.place.tag)
+    const sink: ChainSink = { record: (mark, bytes, start) => ids.note(mark, bytes, start) }
+    await readInPieces(this.place.disk, log.fd, log.size, chain, sink)
+    if (this.#log !== log || chain.seq !== log.chain.seq) return
+    this.#ids.replaceWith(ids) // From here on the log's own sink goes on with it.
+    this.#idsComplete = true
+    this.#wantIds = false
+  }
+
+  async nameDurable(log: LogFile): Promise<void> {
+    await this.#tools.syncDirectory()
+    log.named = true
+  }
+
+  suspect(error: unknown): void {
+    this.#tools.rescue(this, error)
+  }
+
+  get log(): LogFile | undefined {
+    return this.#log
+  }
+
+  get busy(): boolean {
+    return this.#log?.busy ?? false
+  }
+
+  get sealed(): Seal | undefined {
+    return this.#log?.chain.seal
+  }
+
+  /** Lets go of the descriptor and of all that was known by it. */
+  forget(): void {
+    this.#log?.retire()
+    this.#log = undefined
+    this.#verified = false
+    this.#mayCreate = false
+    this.#ids = new Ids(this.sessionId)
+    this.#idsComplete = false
+  }
+}
+
+/** The session that the caller had in mind is closed: finish what its seal says, ask anew which session the key names, and begin again. */
+export function moved(transcript: Transcript, seal: Seal | undefined): StoreError {
+  return new StoreError('LOCK_LOST', `${transcript.label} was closed${seal ? ` (${seal.reason})` : ''} meanwhile.`, {
+    details: { moved: transcript.sessionId, key: transcript.key, seal },
+    hint: 'Try again.',
+  })
+}
+
+function symlinkRefused(label: string): StoreError {
+  return new StoreError('LOG_CORRUPT', `${label} is a symbolic link.`, {
+    details: { file: label },
+    hint: 'Nothing was written. A transcript is a regular file: put the file itself there, or make the whole store directory the link.',
+  })
+}

@@ -1,0 +1,408 @@
+/** All transcripts of a store: who is open, which lock guards which, and how a sealed one is brought to its end.
+ *
+ *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
+ *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
+import { crc32 } from 'node:zlib'
+import type { EncodedRecord } from '../../backend.js'
+import { errnoOf, isStoreError, StoreError } from '../../errors.js'
+import type { AppendOptions, AppendReceipt, RotateReceipt, WaitOptions } from '../../types.js'
+import { Committer, type CommitterOptions, type Job } from '../commit.js'
+import { readFully, writeFully } from '../durable.js'
+import type { Host } from '../host.js'
+import { Baton, type Held } from '../lock/baton.js'
+import { Chain } from '../log/chain.js'
+import type { LogFile } from '../log/log-file.js'
+import { readInPieces } from '../log/pieces.js'
+import { encodeLine, type Header, type Seal, systemBody, withId } from '../log/record.js'
+import type { Metadata } from '../metadata/metadata.js'
+import { type Change, changed, type ViewTools } from '../metadata/view.js'
+import type { Vital } from '../vital.js'
+import { Transcript, type TranscriptTools } from './transcript.js'
+
+export interface TranscriptsPlaces {
+  readonly transcripts: string
+  readonly archive: string
+  readonly locks: string
+}
+
+interface Open {
+  readonly transcript: Transcript
+  readonly committer: Committer
+}
+
+const slots = 64
+const openMax = 256
+const movesMax = 100
+
+export class Transcripts {
+  #host: Host
+  #places: TranscriptsPlaces
+  #options: CommitterOptions
+  #maxHoldMs: number
+  #metadata: Metadata
+  #vital: Vital
+  #tag: string
+  #tools: TranscriptTools
+  #viewTools: ViewTools
+  #batons = new Map<number, Baton>()
+  #open = new Map<string, Open>()
+  #directorySync: { running: Promise<void>; next: Promise<void> | undefined } | undefined
+
+  constructor(
+    host: Host,
+    places: TranscriptsPlaces,
+    options: CommitterOptions,
+    maxHoldMs: number,
+    metadata: Metadata,
+    vital: Vital,
+    tag: string,
+    viewTools: ViewTools,
+  ) {
+    this.#host = host
+    this.#places = places
+    this.#options = options
+    this.#maxHoldMs = maxHoldMs
+    this.#metadata = metadata
+    this.#vital = vital
+    this.#tag = tag
+    this.#viewTools = viewTools
+    this.#tools = {
+      host,
+      vital,
+      directory: places.transcripts,
+      entryOf: (key) => metadata.get(key),
+      rewrite: (transcript, log, held) => this.#rewrite(transcript, log, held),
+      rescue: (transcript, error) => this.#rescue(transcript, error),
+      syncDirectory: () => this.#syncDirectory(),
+    }
+  }
+
+  baton(slot: number): Baton {
+    let baton = this.#batons.get(slot)
+    if (!baton) {
+      const name = String(slot).padStart(2, '0')
+      const label = `transcripts/${name}`
+      baton = new Baton(this.#host, `${this.#places.locks}/transcripts/${name}`, {
+        maxHoldMs: this.#maxHoldMs,
+        counters: this.#options.counters,
+        label,
+      })
+      this.#batons.set(slot, baton)
+    }
+    return baton
+  }
+
+  pathOf(sessionId: string): string {
+    return `${this.#places.transcripts}/${sessionId}.jsonl`
+  }
+
+  #of(sessionId: string, key: string): Open {
+    const known = this.#open.get(sessionId)
+    if (known) {
+      if (this.#open.size > openMax / 2) {
+        // Least recently used goes first.
+        this.#open.delete(sessionId)
+        this.#open.set(sessionId, known)
+      }
+      return known
+    }
+    const label = `transcripts/${sessionId}.jsonl`
+    const place = { disk: this.#host.disk, path: this.pathOf(sessionId), label, tag: this.#tag, counters: this.#options.counters }
+    const transcript = new Transcript(sessionId, key, place, this.#tools)
+    const committer = new Committer(this.#host, this.baton(crc32(sessionId) % slots), transcript, this.#options)
+    const open = { transcript, committer }
+    this.#open.set(sessionId, open)
+    if (this.#open.size > openMax) this.#evict()
+    return open
+  }
+
+  #evict(): void {
+    for (const [sessionId, { transcript, committer }] of this.#open) {
+      if (this.#open.size <= openMax) return
+      if (!committer.idle || transcript.busy) continue
+      transcript.forget()
+      this.#open.delete(sessionId)
+    }
+  }
+
+  // — appending —
+
+  async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
+    for (let moves = 0; moves < movesMax; moves++) {
+      const known = this.#metadata.get(key)
+      const sessionId = (known instanceof Promise ? await known : known)?.sessionId ?? (await this.#mint(key, options))
+      const open = this.#of(sessionId, key)
+      try {
+        return await open.committer.submit(this.#appendJob(open.transcript, records, options), options)
+      } catch (error) {
+        if (!isMoved(error)) throw error
+        await this.#finish(open, options)
+      }
+    }
+    throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced faster than it can be written to.`, {
+      details: { key },
+      hint: 'Try again.',
+    })
+  }
+
+  /** The identity of a session is made inside the lock: two first messages meet in one session (F31). */
+  #mint(key: string, options: AppendOptions): Promise<string> {
+    return this.#metadata.commit((sessions) => (sessions.get(key) ?? sessions.set(key, {})).sessionId, {
+      signal: options.signal,
+      waitMs: options.waitMs,
+    })
+  }
+
+  #appendJob(transcript: Transcript, records: readonly EncodedRecord[], options: AppendOptions): Job<AppendReceipt> {
+    const { id, expectedSeq } = options
+    const { sessionId, key } = transcript
+    let earlier: AppendReceipt | undefined
+    return {
+      about: { key, sessionId, requestId: options.requestId, channelId: options.channelId },
+      run: () => {
+        const { batch } = transcript
+        earlier = id === undefined ? undefined : earlierReceipt(transcript, id)
+        if (earlier) return []
+        if (expectedSeq !== undefined && expectedSeq !== batch.userSeq && expectedSeq !== batch.next - 1)
+          throw new StoreError('SEQ_CONFLICT', `${transcript.label}: expected seq ${expectedSeq}, found ${batch.userSeq}.`, {
+            details: { sessionId, key, expectedSeq, actualSeq: batch.userSeq },
+            hint: 'Nothing was written. Read what has been added since, then decide again.',
+          })
+        if (id !== undefined) batch.ids.add(id)
+        batch.next += records.length
+        batch.userSeq = batch.next - 1
+        return records.map(({ json }, at) => (id !== undefined && at === 0 ? withId(json, id, records.length) : json))
+      },
+      result: (seqs) => earlier ?? { sessionId, seq: seqs[seqs.length - 1]!, seqs, duplicate: false },
+      dependsOn: () => (earlier?.sessionId === sessionId ? earlier.seq : -1),
+      alsoDurable: () => this.#nameDurable(transcript),
+    }
+  }
+
+  /** The metadata record that named this session may itself not be on the disk yet; once seen there, it stays. */
+  #nameDurable(transcript: Transcript): Promise<void> | undefined {
+    if (transcript.nameIsDurable) return undefined
+    const pending = this.#metadata.durable()
+    if (!pending) transcript.nameIsDurable = true
+    return pending?.then(() => {
+      transcript.nameIsDurable = true
+    })
+  }
+
+  // — closing —
+
+  /** Gives the key a new session. */
+  async rotate(key: string, reason: string, wait: WaitOptions): Promise<RotateReceipt> {
+    for (let moves = 0; moves < movesMax; moves++) {
+      const sessionId = await this.#metadata.sessionIdOf(key)
+      if (!sessionId)
+        throw new StoreError('NOT_FOUND', `there is no session ${JSON.stringify(key)} to rotate.`, {
+          details: { key },
+          hint: 'Nothing was written.',
+        })
+      const next = this.#host.mintId()
+      if (await this.#seal(sessionId, key, { reason: 'rotated', next, key, why: reason, at: this.#host.clock.wallMs() }, wait))
+        return { sessionId: next, previousSessionId: sessionId }
+    }
+    throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced by others all the time.`, {
+      details: { key },
+      hint: 'Try again.',
+    })
+  }
+
+  /** Removes the key; its transcript goes to the archive. */
+  async delete(key: string, wait: WaitOptions): Promise<boolean> {
+    for (let moves = 0; moves < movesMax; moves++) {
+      const sessionId = await this.#metadata.sessionIdOf(key)
+      if (!sessionId) return false
+      if (await this.#seal(sessionId, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)) return true
+    }
+    throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced by others all the time.`, {
+      details: { key },
+      hint: 'Try again.',
+    })
+  }
+
+  /** Archives what a mutator has deleted. The entry is gone already; nobody looks for the session any more. */
+  async archiveDropped(changes: readonly Change[], wait: WaitOptions): Promise<void> {
+    for (const { key, dropped } of changes) {
+      if (!dropped || !this.#host.disk.stat(this.pathOf(dropped))) continue
+      const open = this.#of(dropped, key)
+      open.transcript.closing = true
+      await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+    }
+  }
+
+  /** True when this call's seal is the one that stands. */
+  async #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
+    const open = this.#of(sessionId, key)
+    let ours = true
+    try {
+      await open.committer.submit(
+        { run: () => [systemBody({ seal })], result: () => undefined, alsoDurable: () => this.#nameDurable(open.transcript) },
+        wait,
+      )
+    } catch (error) {
+      if (!isMoved(error)) throw error
+      ours = false
+    }
+    await this.#finish(open, wait)
+    return ours
+  }
+
+  /** Does what the seal of a log says, from wherever an earlier finisher has left it. */
+  async #finish(open: Open, wait: WaitOptions): Promise<void> {
+    const { transcript } = open
+    const { sessionId } = transcript
+    const seal = transcript.sealed
+    if (seal && (seal.reason === 'rotated' || seal.reason === 'deleted')) {
+      const key = seal.key ?? transcript.key
+      if (seal.reason === 'rotated') await open.committer.exclusively('rotate', wait, (held) => this.#makeNext(transcript, seal, held))
+      await this.#renameKey(key, sessionId, seal.next, wait)
+      await this.#metadata.durable()
+      await open.committer.exclusively('archive', wait, () => this.#archive(sessionId))
+    }
+    transcript.forget()
+    this.#open.delete(sessionId)
+  }
+
+  /** The new session's log, with the ids that the old one remembers. Made before the metadata names it. */
+  async #makeNext(transcript: Transcript, seal: Seal, held: Held): Promise<void> {
+    const { disk } = this.#host
+    const path = this.pathOf(seal.next!)
+    const log = transcript.log
+    if (!log || disk.stat(path)) return
+    if ((await this.#metadata.sessionIdOf(seal.key!)) !== transcript.sessionId) return
+    const ids = await transcript.allIds()
+    const header: Header = {
+      log: 'transcript',
+      version: 1,
+      key: seal.key!,
+      sessionId: seal.next!,
+      previous: transcript.sessionId,
+      ...(ids.length > 0 && { ids }),
+      createdAt: seal.at,
+    }
+    const { line } = encodeLine(systemBody({ header }), { seq: 0, left: 0, synced: -1, writer: this.#tag + this.#host.nonce(8), prev: 0 })
+    await this.#replace(held, path, [Buffer.from(line)])
+  }
+
+  async #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
+    await this.#metadata.commitChange((get) => {
+      const entry = get(key)
+      if (entry?.sessionId !== from) return undefined
+      if (to === undefined) return { key, cell: undefined, json: '', dropped: from }
+      return changed(key, entry, entry as unknown as Record<string, unknown>, this.#viewTools, undefined, to)
+    }, wait)
+  }
+
+  /** Source and target are this session's alone, and ids are never used twice: a second or a late rename finds nothing to do. */
+  async #archive(sessionId: string): Promise<void> {
+    const { disk } = this.#host
+    try {
+      disk.rename(this.pathOf(sessionId), `${this.#places.archive}/${sessionId}.jsonl`)
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error
+      return
+    }
+    await disk.syncDirectory(this.#places.archive)
+    await this.#syncDirectory()
+  }
+
+  // — after a failed sync —
+
+  #rescue(transcript: Transcript, error: unknown): void {
+    this.#vital.poison(transcript.label, error)
+    const open = this.#open.get(transcript.sessionId)
+    const log = transcript.log
+    if (!open || !log) return
+    const body = systemBody({ seal: { reason: 'suspect', at: this.#host.clock.wallMs() } })
+    this.#vital.track(
+      open.committer.exclusively('rescue', {}, async (held) => {
+        log.readOn()
+        if (log.chain.seal || !open.committer.appendHeld(log, [body])) return
+        await this.#rewrite(transcript, log, held)
+      }),
+    )
+  }
+
+  /** A fresh file with every committed line up to the seal, byte for byte; the seal itself and what is void stay behind. */
+  async #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<void> {
+    const { disk } = this.#host
+    const slices: Buffer[] = []
+    const chain = new Chain(this.#tag)
+    let sealed = false
+    const foreign = log.chain.foreign.bytes
+    await readInPieces(disk, log.fd, log.size, chain, {
+      record: (_mark, bytes, start, end) => {
+        if (chain.seal) sealed = true
+        else slices.push(Buffer.from(bytes.subarray(start, end + 1)))
+      },
+    })
+    if (!sealed) return
+    if (foreign > 0) slices.unshift(readFully(disk, log.fd, 0, foreign))
+    await this.#replace(held, this.pathOf(transcript.sessionId), slices)
+  }
+
+  /** Puts a file in place by way of the stage; when the lock is lost the stage is gone, and nothing happens. */
+  async #replace(held: Held, path: string, slices: readonly Buffer[]): Promise<void> {
+    const { disk } = this.#host
+    const staged = `${held.stage}/${this.#host.nonce(12)}`
+    try {
+      const fd = disk.open(staged, 'create')
+      try {
+        for (const slice of slices) writeFully(disk, fd, slice)
+        await disk.sync(fd)
+      } finally {
+        disk.close(fd)
+      }
+      disk.rename(staged, path)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return
+      throw error
+    }
+    await this.#syncDirectory()
+  }
+
+  /** One sync of the directory at a time, shared by all who came before it began. */
+  #syncDirectory(): Promise<void> {
+    const current = this.#directorySync
+    if (current) {
+      current.next ??= current.running.catch(() => {}).then(() => this.#beginDirectorySync())
+      return current.next
+    }
+    return this.#beginDirectorySync()
+  }
+
+  #beginDirectorySync(): Promise<void> {
+    const running = this.#host.disk.syncDirectory(this.#places.transcripts)
+    const current = { running, next: undefined }
+    this.#directorySync = current
+    return running.finally(() => {
+      if (this.#directorySync === current && !current.next) this.#directorySync = undefined
+    })
+  }
+
+  get idle(): boolean {
+    for (const { committer } of this.#open.values()) if (!committer.idle) return false
+    return true
+  }
+
+  close(): void {
+    for (const { transcript } of this.#open.values()) transcript.forget()
+    this.#open.clear()
+  }
+}
+
+function isMoved(error: unknown): boolean {
+  return isStoreError(error, 'LOCK_LOST') && error.details.moved !== undefined
+}
+
+function earlierReceipt(transcript: Transcript, id: string): AppendReceipt | undefined {
+  // Somebody in this very batch has the same id: once that one has landed, this one finds it.
+  if (transcript.batch.ids.has(id)) throw transcript.comeBack()
+  const earlier = transcript.ids.get(id)
+  if (!earlier) return undefined
+  const { sessionId, seq, count } = earlier
+  return { sessionId, seq, seqs: Array.from({ length: count }, (_, at) => seq - count + 1 + at), duplicate: true }
+}

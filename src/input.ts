@@ -1,0 +1,149 @@
+/** What callers hand in, checked before anything else happens. */
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { z } from 'zod'
+import type { EncodedRecord } from './backend.js'
+import { StoreError } from './errors.js'
+import type { AppendOptions, ReadOptions, StoreOptions, WaitOptions } from './types.js'
+
+export const keyCharactersMax = 512
+export const recordsPerCallMax = 1_000
+export const recordBytesDefault = 16 << 20
+export const idCharactersMax = 256
+
+const millisecondsMax = 3_600_000
+const wait = z.object({
+  waitMs: z.number().min(0).max(millisecondsMax).optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+})
+const seq = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER)
+const text = z.string().min(1).max(idCharactersMax)
+const append = wait.extend({
+  id: text.optional(),
+  expectedSeq: seq.optional(),
+  requestId: z.string().optional(),
+  channelId: z.string().optional(),
+})
+const read = z.object({ after: seq.optional(), limit: seq.optional(), signal: z.instanceof(AbortSignal).optional() })
+
+const isSchema = (value: unknown) =>
+  (typeof value === 'object' || typeof value === 'function') &&
+  value !== null &&
+  typeof (value as Partial<StandardSchemaV1>)['~standard']?.validate === 'function'
+
+const open = z.strictObject({
+  entry: z.custom<StandardSchemaV1>(isSchema, 'must be a Standard Schema (zod, valibot, arktype…)').optional(),
+  durability: z.enum(['power', 'process']).default('power'),
+  checkpoint: z.enum(['auto', 'always']).default('auto'),
+  lock: z
+    .strictObject({
+      waitMs: z.number().min(0).max(millisecondsMax).default(10_000),
+      maxHoldMs: z.number().int().min(10).max(millisecondsMax).default(15_000),
+    })
+    .prefault({}),
+  readOnly: z.boolean().default(false),
+  recordBytesMax: z
+    .number()
+    .int()
+    .min(1 << 10)
+    .max(256 << 20)
+    .default(recordBytesDefault),
+  lanes: z.record(z.string(), z.number().int().min(1)).optional(),
+})
+
+export type CheckedOptions = z.infer<typeof open>
+
+function checked<S extends z.ZodType>(schema: S, value: unknown, what: string): z.infer<S> {
+  const result = schema.safeParse(value)
+  if (result.success) return result.data
+  const issue = result.error.issues[0]
+  const path = issue?.path.join('.')
+  throw new StoreError('INVALID_OPTION', `${what}${path ? `.${path}` : ''}: ${issue?.message ?? 'not valid'}.`, {
+    details: { option: path, issues: result.error.issues },
+    hint: 'Nothing was done.',
+  })
+}
+
+export function checkOptions(options: StoreOptions<StandardSchemaV1 | undefined>): CheckedOptions {
+  return checked(open, options, 'options')
+}
+
+const noOptions: WaitOptions = {}
+
+export function checkWait(options: WaitOptions | undefined): WaitOptions {
+  return options === undefined ? noOptions : checked(wait, options, 'options')
+}
+
+export function checkAppend(options: AppendOptions | undefined): AppendOptions {
+  return options === undefined ? noOptions : checked(append, options, 'options')
+}
+
+export function checkRead(options: ReadOptions | undefined): ReadOptions {
+  return options === undefined ? {} : checked(read, options, 'options')
+}
+
+export function checkCount(count: unknown): number {
+  if (typeof count === 'number' && Number.isSafeInteger(count) && count >= 0) return count
+  throw new StoreError('INVALID_OPTION', `tail takes a whole number of records, not ${String(count)}.`, { hint: 'Nothing was done.' })
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for.
+const control = /[\u0000-\u001f\u007f-\u009f]/
+
+export function checkKey(key: unknown): asserts key is string {
+  const why =
+    typeof key !== 'string'
+      ? `is a ${typeof key}, not a string`
+      : key.length === 0
+        ? 'is empty'
+        : key.length > keyCharactersMax
+          ? `has ${key.length} characters, more than ${keyCharactersMax}`
+          : control.test(key)
+            ? 'has a control character'
+            : !key.isWellFormed()
+              ? 'has half a surrogate pair'
+              : undefined
+  if (why === undefined) return
+  throw new StoreError('INVALID_KEY', `the session key ${why}.`, {
+    details: { key: typeof key === 'string' ? key.slice(0, 64) : undefined },
+    hint: `Nothing was done. Keys have 1 to ${keyCharactersMax} characters and no control characters.`,
+  })
+}
+
+/** JSON text of each record. All are looked at before anything is written. */
+export function encodeRecords(records: unknown, recordBytesMax: number): EncodedRecord[] {
+  const list = Array.isArray(records) ? (records as unknown[]) : [records]
+  if (list.length === 0 || list.length > recordsPerCallMax)
+    throw new StoreError('INVALID_RECORD', `append takes 1 to ${recordsPerCallMax} records, not ${list.length}.`, {
+      hint: 'Nothing was written.',
+    })
+  return list.map((record, at) => encodeRecord(record, at, recordBytesMax))
+}
+
+function encodeRecord(record: unknown, at: number, recordBytesMax: number): EncodedRecord {
+  const refuse = (why: string, cause?: unknown): never => {
+    throw new StoreError('INVALID_RECORD', `record ${at} ${why}.`, {
+      details: { index: at },
+      cause,
+      hint: 'Nothing was written. A record is a JSON object without top-level fields named $ or $$.',
+    })
+  }
+  if (typeof record !== 'object' || record === null || Array.isArray(record))
+    refuse(`is ${record === null ? 'null' : Array.isArray(record) ? 'an array' : `a ${typeof record}`}, not an object`)
+  if (Object.hasOwn(record as object, '$') || Object.hasOwn(record as object, '$$'))
+    refuse('has a field named $ or $$, which are the log’s own')
+  let json: string | undefined
+  try {
+    json = JSON.stringify(record)
+  } catch (error) {
+    refuse(`cannot be written as JSON: ${(error as Error).message}`, error)
+  }
+  if (json === undefined || json[0] !== '{') refuse('does not become an object as JSON')
+  else if (json.startsWith('{"$":') || json.startsWith('{"$$":')) refuse('becomes an object with a field named $ or $$')
+  else if (json.length > recordBytesMax || (json.length * 3 > recordBytesMax && Buffer.byteLength(json) > recordBytesMax))
+    throw new StoreError('RECORD_TOO_LARGE', `record ${at} has ${Buffer.byteLength(json)} bytes as JSON, more than ${recordBytesMax}.`, {
+      details: { index: at, bytes: Buffer.byteLength(json), recordBytesMax },
+      hint: 'Nothing was written. Keep large payloads in files of their own and append a reference, or raise recordBytesMax.',
+    })
+  else return { json }
+  throw new StoreError('INVARIANT', 'unreachable')
+}

@@ -1,0 +1,57 @@
+/** One session by its key: its transcript. Holds nothing but the key; which session id the key names is asked on every call. */
+import type { Backend } from './backend.js'
+import { checkAppend, checkCount, checkRead, checkWait, encodeRecords } from './input.js'
+import type { AppendOptions, AppendReceipt, ReadOptions, RotateReceipt, StoredRecord, TranscriptRecord, WaitOptions } from './types.js'
+
+export interface SessionTools {
+  readonly backend: Backend
+  readonly recordBytesMax: number
+  run<R>(work: () => Promise<R>): Promise<R>
+  assertOpen(): void
+}
+
+export class Session {
+  readonly key: string
+  #tools: SessionTools
+
+  constructor(key: string, tools: SessionTools) {
+    this.key = key
+    this.#tools = tools
+  }
+
+  /** Appends in order, all or nothing. Once resolved, the records survive a power cut (durability `power`) or a kill (`process`).
+   *
+   *  @param records  one, or 1 to 1,000; each a JSON object of at most `recordBytesMax` bytes without top-level `$` or `$$`.
+   *  @throws INVALID_RECORD, RECORD_TOO_LARGE  effect none · SEQ_CONFLICT  effect none: read on and decide again · LOCK_TIMEOUT  effect none:
+   *          somebody held the transcript for the whole wait; details name the holder · LOCK_LOST  overtaken again and again, see effect ·
+   *          LOG_CORRUPT  effect none: the transcript is damaged · DISK_FULL  effect none · IO_FAILED  see effect: when unknown, append again
+   *          with the same `id` · STORE_POISONED  effect none: open the store anew. */
+  async append(records: TranscriptRecord | readonly TranscriptRecord[], options?: AppendOptions): Promise<AppendReceipt> {
+    const checked = checkAppend(options)
+    const encoded = encodeRecords(records, this.#tools.recordBytesMax)
+    return this.#tools.run(() => this.#tools.backend.append(this.key, encoded, checked))
+  }
+
+  /** The records in order, those acknowledged before the call among them. Nothing for a session that does not exist.
+   *  @throws LOG_CORRUPT  when it comes to damage, after everything before it has been handed out. */
+  read(options?: ReadOptions): AsyncIterable<StoredRecord> {
+    const checked = checkRead(options)
+    this.#tools.assertOpen()
+    return this.#tools.backend.read(this.key, checked)
+  }
+
+  /** The last `count` records, oldest first. Costs what they cost, however long the transcript is. */
+  async tail(count: number): Promise<StoredRecord[]> {
+    checkCount(count)
+    this.#tools.assertOpen()
+    return this.#tools.backend.tail(this.key, count)
+  }
+
+  /** Goes on under a new session id; the old transcript is closed and kept in `archive/`.
+   *  @throws NOT_FOUND  there is no such session. */
+  async rotate(options: WaitOptions & { reason?: string } = {}): Promise<RotateReceipt> {
+    const { reason = 'rotated', ...wait } = options
+    const checked = checkWait(wait)
+    return this.#tools.run(() => this.#tools.backend.rotate(this.key, reason, checked))
+  }
+}

@@ -1,0 +1,193 @@
+/** The store as its users see it: checks what comes in and hands it to the backend. No I/O and no format here. */
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+import type { Backend } from './backend.js'
+import { StoreError } from './errors.js'
+import { openFileBackend } from './file/backend.js'
+import { checkKey, checkOptions, checkWait } from './input.js'
+import { Session } from './session.js'
+import type { Entry, LockStatus, SessionsView, StoreOptions, StoreStats, VerifyReport, WaitOptions } from './types.js'
+
+type Fields = Record<string, unknown>
+type FieldsOf<S> = S extends StandardSchemaV1
+  ? StandardSchemaV1.InferOutput<S> extends object
+    ? StandardSchemaV1.InferOutput<S>
+    : Fields
+  : Fields
+
+const own = ['sessionId', 'createdAt', 'updatedAt', 'revision']
+
+export class SessionStore<T extends object = Fields> {
+  #backend: Backend
+  #schema: StandardSchemaV1 | undefined
+  #recordBytesMax: number
+  #closing: Promise<void> | undefined
+  #active = new Set<Promise<unknown>>()
+
+  private constructor(backend: Backend, schema: StandardSchemaV1 | undefined, recordBytesMax: number) {
+    this.#backend = backend
+    this.#schema = schema
+    this.#recordBytesMax = recordBytesMax
+  }
+
+  /** Opens the store in a directory, and makes it where there is none (unless `readOnly`).
+   *  @throws STORE_CORRUPT, LOG_CORRUPT  its metadata is damaged · STORE_FORMAT_UNSUPPORTED  a newer version wrote it ·
+   *          NOT_FOUND  readOnly and nothing there · IO_FAILED, DISK_FULL. Effect none in every case. */
+  static async open<S extends StandardSchemaV1 | undefined = undefined>(
+    directory: string,
+    options: StoreOptions<S> = {},
+  ): Promise<SessionStore<FieldsOf<S>>> {
+    if (typeof directory !== 'string' || directory === '')
+      throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
+    const { entry, durability, checkpoint, lock, readOnly, recordBytesMax } = checkOptions(options)
+    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, ...lock, checkKey })
+    return new SessionStore<FieldsOf<S>>(backend, entry, recordBytesMax)
+  }
+
+  /** Runs the mutator on the metadata as it is inside the lock, and commits what it changed, all or nothing.
+   *
+   *  The mutator is synchronous and may run more than once (when another writer got in first): only its last run counts, so let it touch
+   *  nothing but its view. What it returns is what the call resolves with, once the change is on the disk (durability `power`).
+   *
+   *  @throws ASYNC_MUTATOR  it returned a promise, or called the store · INVALID_ENTRY, INVALID_KEY · LOCK_TIMEOUT  details name the holder ·
+   *          LOCK_LOST  overtaken again and again. Effect none. Whatever the mutator throws comes through as it is; nothing is written. */
+  async withStoreLock<R>(mutator: (sessions: SessionsView<T>) => R, wait?: WaitOptions): Promise<R> {
+    const options = checkWait(wait)
+    if (typeof mutator !== 'function')
+      throw new StoreError('INVALID_OPTION', 'withStoreLock takes a function.', { hint: 'Nothing was done.' })
+    return this.#run(() => this.#backend.commitMetadata((sessions) => mutator(this.#checkedView(sessions)), options))
+  }
+
+  /** Changes one entry. The mutator gets the entry, or undefined when there is none, and returns the whole new one.
+   *  @returns the entry as stored. Throws as `withStoreLock` does. */
+  async update(key: string, mutator: (entry: Entry<T> | undefined) => T | Entry<T>, wait?: WaitOptions): Promise<Entry<T>> {
+    checkKey(key)
+    return this.withStoreLock((sessions) => {
+      const next = mutator(sessions.get(key)) as T
+      if (typeof (next as { then?: unknown } | undefined)?.then === 'function') return next as unknown as Entry<T>
+      return sessions.set(key, next)
+    }, wait)
+  }
+
+  /** The entry, with everything acknowledged before the call; undefined when there is none. Takes no lock. */
+  async get(key: string): Promise<Entry<T> | undefined> {
+    checkKey(key)
+    this.#assertOpen()
+    return this.#backend.get(key) as Promise<Entry<T> | undefined>
+  }
+
+  /** All entries of one moment, those whose key begins with `prefix`. */
+  entries(options: { prefix?: string } = {}): AsyncIterable<[string, Entry<T>]> {
+    this.#assertOpen()
+    return this.#backend.entries(options.prefix ?? '') as AsyncIterable<[string, Entry<T>]>
+  }
+
+  /** Removes the key. Its transcript goes to `archive/`, it is not unlinked. False when there was no such key. */
+  async delete(key: string, wait?: WaitOptions): Promise<boolean> {
+    checkKey(key)
+    const options = checkWait(wait)
+    return this.#run(() => this.#backend.delete(key, options))
+  }
+
+  /** A session by its key. No I/O: who it is, is decided inside the lock at the first write. */
+  session(key: string): Session {
+    checkKey(key)
+    return new Session(key, {
+      backend: this.#backend,
+      recordBytesMax: this.#recordBytesMax,
+      run: (work) => this.#run(work),
+      assertOpen: () => this.#assertOpen(),
+    })
+  }
+
+  /** Folds the journal into sessions.json. */
+  async checkpoint(): Promise<void> {
+    return this.#run(() => this.#backend.checkpoint())
+  }
+
+  /** Looks at every file and changes nothing. Works beside live writers. */
+  async verify(options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal } = {}): Promise<VerifyReport> {
+    return this.#run(() => this.#backend.verify(options))
+  }
+
+  /** Who holds which lock, since when, and what this process makes of it. */
+  async locks(): Promise<LockStatus[]> {
+    this.#assertOpen()
+    return this.#backend.locks()
+  }
+
+  stats(): StoreStats {
+    return this.#backend.stats()
+  }
+
+  /** Refuses new calls, waits for those under way, and lets go of every file. */
+  close(): Promise<void> {
+    this.#closing ??= this.#drain()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #drain(): Promise<void> {
+    while (this.#active.size > 0) await Promise.allSettled(this.#active)
+    await this.#backend.close()
+  }
+
+  #assertOpen(): void {
+    if (this.#closing) throw new StoreError('STORE_CLOSED', 'the store has been closed.', { hint: 'Nothing was done. Open it again.' })
+  }
+
+  async #run<R>(work: () => Promise<R>): Promise<R> {
+    this.#assertOpen()
+    const running = work()
+    this.#active.add(running)
+    try {
+      return await running
+    } finally {
+      this.#active.delete(running)
+    }
+  }
+
+  #checkedView(sessions: SessionsView<Fields>): SessionsView<T> {
+    if (!this.#schema) return sessions as unknown as SessionsView<T>
+    const check = (key: string, fields: object) => this.#validate(key, fields)
+    const view: SessionsView<Fields> = {
+      get: (key) => sessions.get(key),
+      has: (key) => sessions.has(key),
+      set: (key, fields) => sessions.set(key, check(key, fields)),
+      patch: (key, fields) => sessions.set(key, check(key, { ...sessions.get(key), ...fields })),
+      delete: (key) => sessions.delete(key),
+      keys: () => sessions.keys(),
+      entries: () => sessions.entries(),
+      get size() {
+        return sessions.size
+      },
+    }
+    return view as unknown as SessionsView<T>
+  }
+
+  /** The caller's part of an entry, as the schema leaves it. */
+  #validate(key: string, fields: object): Fields {
+    if (typeof fields !== 'object' || fields === null) return fields as unknown as Fields
+    const theirs = Object.fromEntries(Object.entries(fields).filter(([name]) => !own.includes(name)))
+    const result = this.#schema!['~standard'].validate(theirs)
+    if (result instanceof Promise) {
+      result.catch(() => {})
+      throw new StoreError('INVALID_OPTION', 'the entry schema is asynchronous.', {
+        hint: 'Nothing was written. Entries are checked under the lock: use a synchronous schema.',
+      })
+    }
+    if (!result.issues) return result.value as Fields
+    const issue = result.issues[0]
+    const path = issue?.path?.map((step) => String(typeof step === 'object' ? step.key : step)).join('.')
+    throw new StoreError(
+      'INVALID_ENTRY',
+      `the entry of ${JSON.stringify(key)}${path ? `, field ${path}` : ''}: ${issue?.message ?? 'not valid'}.`,
+      {
+        details: { key, issues: result.issues },
+        hint: 'Nothing was written.',
+      },
+    )
+  }
+}
