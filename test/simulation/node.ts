@@ -30,6 +30,8 @@ export interface NameChange {
   readonly name: string
   readonly id: number | undefined
   readonly version: number
+  /** Of the name that a rename took away: the name that it gave instead. A journal writes both or neither. */
+  readonly movedTo?: { readonly directory: number; readonly name: string; readonly version: number }
 }
 export interface SymlinkNode extends NodeCommon {
   readonly kind: 'symlink'
@@ -57,11 +59,15 @@ export function keyOf(node: Node): string {
 export function settled(node: Node, then: Node): Node {
   if (node.kind === 'file' && then.kind === 'file') return then.bytes.length >= node.synced.length ? { ...node, synced: then.bytes } : node
   if (node.kind !== 'directory' || then.kind !== 'directory') return node
+  return settledNames(node, ({ version }) => version <= then.version)
+}
+
+/** A directory of which those changes are durable now. */
+export function settledNames(node: DirectoryNode, durable: (change: NameChange) => boolean): DirectoryNode {
   const names = new Map(node.synced)
-  for (const { name, id, version } of node.since) {
-    if (version > then.version) break
+  for (const { name, id } of node.since.filter(durable)) {
     if (id === undefined) names.delete(name)
     else names.set(name, id)
   }
-  return { ...node, synced: names, since: node.since.filter(({ version }) => version > then.version) }
+  return { ...node, synced: names, since: node.since.filter((change) => !durable(change)) }
 }

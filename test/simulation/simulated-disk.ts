@@ -6,7 +6,7 @@
  *  and every change of a name since. power-cut.ts turns that into the disks that may be found after a power cut. */
 import type { FileStat, OpenFlags } from '../../src/file/durable.js'
 import { FileBytes } from './file-bytes.js'
-import { type DirectoryNode, type Node, settled, statOf } from './node.js'
+import { type DirectoryNode, type NameChange, type Node, settled, settledNames, statOf } from './node.js'
 import { NodeTable, type OpenFile } from './node-table.js'
 import { failure } from './posix-error.js'
 
@@ -168,8 +168,8 @@ export class SimulatedDisk extends NodeTable {
       if (target.node.kind === 'directory' && target.node.names.size > 0) throw fail('ENOTEMPTY')
     }
     this.put({ ...moved, ctimeMs: this.now(), ...(moved.kind === 'directory' ? { parent: target.parent.id } : {}) } as Node)
-    this.setName(target.parent.id, target.name, moved.id)
-    this.setName(source.parent.id, source.name, undefined)
+    const version = this.setName(target.parent.id, target.name, moved.id)
+    this.setName(source.parent.id, source.name, undefined, { directory: target.parent.id, name: target.name, version })
     if (target.node) this.dropLink(target.node.id, this.now())
   }
 
@@ -222,7 +222,18 @@ export class SimulatedDisk extends NodeTable {
 
   private beginNodeSync(id: number): () => void {
     const then = this.node(id)
-    return () => this.put(settled(this.node(id), then))
+    return () => {
+      const node = this.node(id)
+      const after = settled(node, then)
+      this.put(after)
+      if (node.kind !== 'directory' || after.kind !== 'directory') return
+      // A rename is one transaction of the file system's journal: its other half is durable too.
+      for (const { movedTo } of node.since.filter((change) => !after.since.includes(change))) {
+        if (!movedTo) continue
+        const other = this.node(movedTo.directory) as DirectoryNode
+        this.put(settledNames(other, ({ name, version }) => name === movedTo.name && version <= movedTo.version))
+      }
+    }
   }
 
   // How paths are walked.
@@ -281,13 +292,16 @@ export class SimulatedDisk extends NodeTable {
     return file
   }
 
-  private setName(directory: number, name: string, id: number | undefined): void {
+  /** Returns the directory's new version. */
+  private setName(directory: number, name: string, id: number | undefined, movedTo?: NameChange['movedTo']): number {
     const node = this.node(directory) as DirectoryNode
     const names = new Map(node.names)
     if (id === undefined) names.delete(name)
     else names.set(name, id)
     const version = node.version + 1
-    this.put({ ...node, names, version, since: [...node.since, { name, id, version }], ctimeMs: this.now() })
+    const change = { name, id, version, ...(movedTo && { movedTo }) }
+    this.put({ ...node, names, version, since: [...node.since, change], ctimeMs: this.now() })
+    return version
   }
 
   private now(): number {

@@ -1,0 +1,179 @@
+/** Runs programs against each other in every order of their system calls, within bounds (context bounding: Musuvathi and Qadeer, PLDI 2007).
+ *
+ *  A schedule is what happens when one process runs until it ends or sleeps, then another, and so on; that is free. What costs, and is bounded:
+ *  preemptions    taking the processor away from a process that could go on
+ *  kills          ending a process for good, in front of any of its calls (a write may have landed in part)
+ *  falseVerdicts  telling a process that another one is dead although it lives, and may go on later
+ *  Schedules are tried in order of their cost, so it can be said what was covered when a bound on their number stops the search.
+ *
+ *  Two prefixes that lead to the same disk, the same knowledge in every process and the same facts are continued once. */
+import { emptyLog, type Program } from './machine.js'
+import type { SimulatedDisk } from './simulated-disk.js'
+import { able, type Fact, factsOf, isAlive, keyOf, pidOf, type Spent, type State, type Task, told, withProcess } from './state.js'
+import { type Branching, type NextCall, Stretch } from './stretch.js'
+
+export interface Bounds {
+  readonly preemptions: number
+  readonly kills?: number
+  readonly falseVerdicts?: number
+  /** How many times a program is run or resumed; default no limit. */
+  readonly runsMax?: number
+}
+
+export interface Exploration {
+  readonly disk: SimulatedDisk
+  readonly programs: readonly Program[]
+  /** The part of each program up to its first mark is preparation: it runs first, one process after the other, and is not explored. */
+  readonly prepared?: boolean
+  readonly bounds: Bounds
+  /** Throws when an end is not as it must be. The disk is the checker's own. */
+  readonly check: (end: End) => Promise<void> | void
+}
+
+export interface End {
+  readonly disk: SimulatedDisk
+  /** In the order in which they became true. */
+  readonly facts: readonly Fact[]
+  readonly killed: readonly boolean[]
+}
+
+export interface Coverage {
+  readonly runs: number
+  readonly states: number
+  readonly ends: number
+  /** Every schedule of at most this cost was tried. */
+  readonly costCovered: number
+  /** Every schedule within the bounds was tried. */
+  readonly complete: boolean
+}
+
+/** Calls that no other process can tell the order of: nobody needs to run in front of them. */
+const unseen = new Set(['close', 'sync', 'syncDirectory', 'probe', 'wake'])
+
+export async function explore(exploration: Exploration): Promise<Coverage> {
+  const random = Math.random
+  Math.random = () => 0.5
+  try {
+    return await new Search(exploration).all()
+  } finally {
+    Math.random = random
+  }
+}
+
+class Search implements Branching {
+  /** By cost. */
+  private readonly tasks: Task[][] = []
+  private readonly seen = new Map<string, Spent[]>()
+  private readonly ends = new Set<string>()
+  private runs = 0
+
+  constructor(private readonly exploration: Exploration) {}
+
+  async all(): Promise<Coverage> {
+    const start = await this.start()
+    for (const next of able(start)) this.add({ state: start, next })
+    const { programs, bounds } = this.exploration
+    for (let cost = 0; cost < this.tasks.length; cost++) {
+      const level = this.tasks[cost] ?? []
+      for (let task = level.pop(); task; task = level.pop()) {
+        if (this.runs >= (bounds.runsMax ?? Number.POSITIVE_INFINITY)) return this.coverage(cost - 1, false)
+        if (task.next === undefined) await this.end(task.state)
+        else if (!this.isKnown(task)) {
+          this.runs++
+          await new Stretch(task, task.next, this).run(programs[task.next]!)
+        }
+      }
+    }
+    return this.coverage(this.tasks.length - 1, true)
+  }
+
+  /** Every process, one after the other, up to the end of its preparation. */
+  private async start(): Promise<State> {
+    const { disk, programs, prepared } = this.exploration
+    let state: State = {
+      disk: disk.clone(),
+      processes: programs.map(() => ({ log: emptyLog, status: 'ready' })),
+      history: undefined,
+      spent: { preemptions: 0, kills: 0, falseVerdicts: 0 },
+      path: undefined,
+    }
+    if (prepared) for (const [next, program] of programs.entries()) state = await new Stretch({ state, next }, next, this).prepare(program)
+    return state
+  }
+
+  private coverage(costCovered: number, complete: boolean): Coverage {
+    return { runs: this.runs, states: this.seen.size, ends: this.ends.size, costCovered, complete }
+  }
+
+  private add(task: Task): void {
+    const { preemptions, kills, falseVerdicts } = task.state.spent
+    const { bounds } = this.exploration
+    if (preemptions > bounds.preemptions || kills > (bounds.kills ?? 0) || falseVerdicts > (bounds.falseVerdicts ?? 0)) return
+    const cost = preemptions + kills + falseVerdicts
+    for (let at = this.tasks.length; at <= cost; at++) this.tasks.push([])
+    this.tasks[cost]!.push(task)
+  }
+
+  wasSeen(state: State, process: number): boolean {
+    return this.isKnown({ state, next: process })
+  }
+
+  /** Whether this was reached before at no higher a price. Remembers it if not. */
+  private isKnown(task: Task): boolean {
+    const key = keyOf(task.state, task)
+    const { spent } = task.state
+    const before = this.seen.get(key) ?? []
+    if (before.some((b) => b.preemptions <= spent.preemptions && b.kills <= spent.kills && b.falseVerdicts <= spent.falseVerdicts))
+      return true
+    this.seen.set(key, [...before, spent])
+    return false
+  }
+
+  branch(state: State, process: number, call: NextCall): void {
+    const { spent } = state
+    const preempted = { ...state, spent: { ...spent, preemptions: spent.preemptions + 1 } }
+    if (!unseen.has(call.name)) for (const next of able(state, process)) this.add({ state: preempted, next })
+    if (call.name !== 'probe' || !isAlive(state, Number(call.what))) return
+    const lied = { ...state, spent: { ...spent, falseVerdicts: spent.falseVerdicts + 1 } }
+    this.add({ state: lied, next: process, probe: { exists: false } })
+  }
+
+  kill(state: State, process: number, { name, what, bytes }: NextCall): void {
+    if (unseen.has(name) || state.spent.kills >= (this.exploration.bounds.kills ?? 0)) return
+    const spent = { ...state.spent, kills: state.spent.kills + 1 }
+    for (const landed of bytes ? new Set([0, bytes.length >> 1, bytes.length - 1]) : [0]) {
+      const disk = state.disk.clone()
+      if (bytes && landed > 0) disk.write(pidOf(process), Number(what.split(' ')[0]), bytes.subarray(0, landed))
+      const path = {
+        before: state.path,
+        text: () => [`  ${process}: killed in front of ${name} ${what}${landed > 0 ? `, ${landed} bytes landed` : ''}`],
+      }
+      this.gone({ ...state, disk, spent, path }, process, 'killed')
+    }
+  }
+
+  /** A process has ended or was killed: the others go on, in any order. */
+  gone(state: State, process: number, how: 'ended' | 'killed'): void {
+    state.disk.exit(pidOf(process))
+    const after = withProcess(state, process, { log: state.processes[process]!.log, status: how })
+    const others = able(after)
+    if (others.length === 0) this.add({ state: after, next: undefined })
+    for (const next of others) this.add({ state: after, next })
+  }
+
+  asleep(state: State, process: number): void {
+    for (const next of able(state, process)) this.add({ state, next })
+  }
+
+  private async end(state: State): Promise<void> {
+    const key = keyOf(state, {})
+    if (this.ends.has(key)) return
+    this.ends.add(key)
+    try {
+      const killed = state.processes.map(({ status }) => status === 'killed')
+      await this.exploration.check({ disk: state.disk.clone(), facts: factsOf(state), killed })
+    } catch (error) {
+      throw told(error, state)
+    }
+  }
+}

@@ -1,0 +1,118 @@
+import { type Log, Machine, type Program, Suspended } from './machine.js'
+import type { SimulatedDisk } from './simulated-disk.js'
+import { able, isAlive, type Path, pidOf, type State, type Task, told, withHistory, withProcess } from './state.js'
+
+/** A call that a process is about to make. */
+export interface NextCall {
+  readonly name: string
+  readonly what: string
+  /** Of a write. */
+  readonly bytes: Uint8Array | undefined
+}
+
+/** What the search wants to know of a process under way. */
+export interface Branching {
+  /** Whether somebody has been here before. */
+  wasSeen(state: State, process: number): boolean
+  /** Others may run in front of this call. */
+  branch(state: State, process: number, call: NextCall): void
+  /** The process may be killed in front of this call. */
+  kill(state: State, process: number, call: NextCall): void
+  asleep(state: State, process: number): void
+  gone(state: State, process: number, how: 'ended'): void
+}
+
+const callsMax = 20_000
+
+/** One process running from where a task left it until it ends, sleeps, or comes to where somebody has been before. */
+export class Stretch {
+  private readonly machine: Machine
+  private readonly disk: SimulatedDisk
+  private readonly from: number
+  private state: State
+  private stepped = false
+  private inPreparation = false
+
+  constructor(
+    private readonly task: Task,
+    private readonly process: number,
+    private readonly branching: Branching,
+  ) {
+    const { log } = task.state.processes[process]!
+    this.disk = task.state.disk.clone()
+    this.state = task.state
+    this.from = log.count
+    this.machine = new Machine(pidOf(process), this.disk, log, {
+      beforeCall: (name, what, bytes) => this.beforeCall({ name, what, bytes }),
+      forcedProbe: () => (this.machine.calls.length === this.from ? task.probe : undefined),
+      noted: (fact) => {
+        this.state = { ...this.state, history: withHistory(this.state.history, { process, fact }) }
+      },
+      wakes: () => !this.stepped || able(this.now(), process).length === 0,
+      truth: (pid) =>
+        pid === pidOf(process) || isAlive(task.state, pid) ? { exists: true, startTime: String(pid), zombie: false } : { exists: false },
+    })
+  }
+
+  async run(program: Program): Promise<void> {
+    const { branching, process } = this
+    const outcome = await this.outcome(program)
+    if (outcome === 'ended') branching.gone(this.now(), process, 'ended')
+    if (outcome === 'asleep') branching.asleep(this.now('waiting'), process)
+    this.machine.suspend()
+  }
+
+  /** Up to its first mark, without anybody else. */
+  async prepare(program: Program): Promise<State> {
+    this.inPreparation = true
+    const outcome = await this.outcome(program)
+    if (outcome !== 'suspended') throw told(`process ${this.process} ${outcome} in its preparation`, this.now())
+    return this.now()
+  }
+
+  private async outcome(program: Program): Promise<'ended' | 'asleep' | 'suspended'> {
+    const outcome = await this.machine.run(program).catch((failed: unknown) => ({ failed }))
+    if (typeof outcome === 'object') throw told(outcome.failed, this.now())
+    return outcome
+  }
+
+  private beforeCall(call: NextCall): void {
+    const { branching, machine, process } = this
+    if (machine.calls.length > callsMax) throw new Error(`process ${process} runs away: ${machine.calls.length} calls`)
+    if (this.inPreparation) {
+      if (call.name === 'mark') throw new Suspended()
+      return
+    }
+    const state = this.now()
+    if (!this.stepped) {
+      // Who else could run here was asked when the task was made; that it dies here, after the others have run, was not.
+      this.stepped = true
+      if (!this.task.probe) branching.kill(state, process, call)
+      return
+    }
+    if (call.name === 'nap' && able(state, process).length > 0) {
+      branching.asleep(this.now('waiting'), process)
+      throw new Suspended()
+    }
+    if (branching.wasSeen(state, process)) throw new Suspended()
+    branching.branch(state, process, call)
+    branching.kill(state, process, call)
+  }
+
+  private now(status: 'ready' | 'waiting' = 'ready'): State {
+    const { machine, process, from, state, task } = this
+    const log = machine.log()
+    const path: Path = {
+      before: task.state.path,
+      text: () => log.calls.slice(from, log.count).map((call) => `  ${process}: ${described(call)}`),
+    }
+    const asleepAt = status === 'waiting' ? { asleepAt: this.disk.key() } : {}
+    return withProcess({ ...state, path, disk: this.disk.clone() }, process, { log, status, ...asleepAt })
+  }
+}
+
+function described(call: Log['calls'][number]): string {
+  if (call.failed) return `${call.name} ${call.what}: ${(call.answer as NodeJS.ErrnoException).code}`
+  const answer = Buffer.isBuffer(call.answer) ? call.answer.toString('latin1') : (JSON.stringify(call.answer) ?? '')
+  return `${call.name} ${call.what}${answer && ` = ${answer.length > 120 ? `${answer.slice(0, 60)} … ${answer.slice(-60)}` : answer}`}`
+}
