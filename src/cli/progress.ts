@@ -7,8 +7,8 @@ export interface Progress {
   stop(): void
 }
 
-export function progressBar(what: string, options: { hidden: boolean }): Progress {
-  if (options.hidden || !process.stderr.isTTY) return { at() {}, stop() {} }
+export function progressBar(what: string): Progress {
+  if (!process.stderr.isTTY) return { at() {}, stop() {} }
   const bar = new SingleBar({
     format: `${what} [{bar}] {percentage}%  {eta_formatted} left`,
     stream: process.stderr,

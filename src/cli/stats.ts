@@ -5,9 +5,11 @@ import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Entry, FileReport, LockStatus, VerifyReport } from '../index.js'
 import { exitCodes } from './exit.js'
-import { type CommonOptions, storeCommand, withStoreToRead } from './options.js'
+import { onInterrupt } from './interrupt.js'
+import { type CommonOptions, storeCommand } from './options.js'
 import { bytesText, count, moment, printFacts, printJson } from './output.js'
 import { progressBar } from './progress.js'
+import { withReport } from './report.js'
 
 interface LogFacts {
   readonly files: number
@@ -45,20 +47,33 @@ export function statsCommand(): Command {
 }
 
 async function stats({ store: dir, json }: CommonOptions): Promise<void> {
-  const bar = progressBar('stats', { hidden: false })
-  const facts = await withStoreToRead(dir, async (store) => {
-    try {
-      const report = await store.verify({ onProgress: (done, total) => bar.at(done, total) })
-      const entries: Entry[] = []
-      // Damaged metadata cannot be listed; the sizes are still worth knowing, and `damage` says why the count is 0.
-      if (report.ok) for await (const [, entry] of store.entries()) entries.push(entry)
-      return factsOf(report, entries, await store.locks(), { quarantine: weigh(join(dir, 'quarantine')), whole: weigh(dir) })
-    } finally {
-      bar.stop()
-    }
-  })
+  const facts = await readFacts(dir)
+  if (!facts) {
+    process.exitCode = exitCodes.interrupted
+    return
+  }
   process.exitCode = facts.damage === 0 ? exitCodes.ok : exitCodes.found
   await (json ? printJson(facts) : printFacts(lines(facts, dir)))
+}
+
+async function readFacts(dir: string): Promise<Stats | undefined> {
+  const interrupt = onInterrupt()
+  const bar = progressBar('stats')
+  try {
+    return await withReport(dir, { onProgress: (done, total) => bar.at(done, total), signal: interrupt.signal }, async (report, store) => {
+      const entries: Entry[] = []
+      // A store that could not be opened cannot be listed; the sizes are still worth knowing, and `damage` says why the count is 0.
+      if (store) for await (const [, entry] of store.entries()) entries.push(entry)
+      const locks = (await store?.locks()) ?? []
+      return factsOf(report, entries, locks, { quarantine: weigh(join(dir, 'quarantine')), whole: weigh(dir) })
+    })
+  } catch (error) {
+    if (interrupt.signal.aborted) return undefined
+    throw error
+  } finally {
+    bar.stop()
+    interrupt.release()
+  }
 }
 
 interface Weight {

@@ -3,9 +3,10 @@ import type { Command } from 'commander'
 import type { Damage, FileReport, VerifyReport } from '../index.js'
 import { exitCodes } from './exit.js'
 import { onInterrupt } from './interrupt.js'
-import { type CommonOptions, storeCommand, withStoreToRead } from './options.js'
+import { type CommonOptions, storeCommand } from './options.js'
 import { bytesText, count, paint, plain, print, printJson, printTable } from './output.js'
 import { progressBar } from './progress.js'
+import { withReport } from './report.js'
 
 export function verifyCommand(): Command {
   return storeCommand('verify', 'Read every file and report damage; changes nothing', [
@@ -37,11 +38,10 @@ async function verify({ store: dir, json }: CommonOptions): Promise<void> {
 
 async function readReport(dir: string): Promise<VerifyReport | undefined> {
   const interrupt = onInterrupt()
-  const bar = progressBar('verify', { hidden: false })
+  const bar = progressBar('verify')
   try {
-    return await withStoreToRead(dir, (store) =>
-      store.verify({ onProgress: (done, total) => bar.at(done, total), signal: interrupt.signal }),
-    )
+    const options = { onProgress: (done: number, total: number) => bar.at(done, total), signal: interrupt.signal }
+    return await withReport(dir, options, async (report) => report)
   } catch (error) {
     if (interrupt.signal.aborted) return undefined
     throw error

@@ -81,7 +81,7 @@ type Store = Parameters<typeof importTranscript>[0]
 
 async function importAll(store: Store, found: Found, tally: Tally, { merge }: ImportCommandOptions, signal: AbortSignal): Promise<void> {
   const total = found.transcripts.reduce((sum, { bytes }) => sum + bytes, 0)
-  const bar = progressBar('import', { hidden: total === 0 })
+  const bar = progressBar('import')
   let done = 0
   try {
     for (const source of found.transcripts) {
