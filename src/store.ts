@@ -21,7 +21,8 @@ export class SessionStore<T extends object = Fields> {
   #schema: StandardSchemaV1 | undefined
   #recordBytesMax: number
   #closing: Promise<void> | undefined
-  #active = new Set<Promise<unknown>>()
+  #active = 0
+  #drained = () => {}
 
   private constructor(backend: Backend, schema: StandardSchemaV1 | undefined, recordBytesMax: number) {
     this.#backend = backend
@@ -130,7 +131,10 @@ export class SessionStore<T extends object = Fields> {
   }
 
   async #drain(): Promise<void> {
-    while (this.#active.size > 0) await Promise.allSettled(this.#active)
+    if (this.#active > 0)
+      await new Promise<void>((resolve) => {
+        this.#drained = resolve
+      })
     await this.#backend.close()
   }
 
@@ -140,12 +144,11 @@ export class SessionStore<T extends object = Fields> {
 
   async #run<R>(work: () => Promise<R>): Promise<R> {
     this.#assertOpen()
-    const running = work()
-    this.#active.add(running)
+    this.#active++
     try {
-      return await running
+      return await work()
     } finally {
-      this.#active.delete(running)
+      if (--this.#active === 0) this.#drained()
     }
   }
 

@@ -13,7 +13,7 @@ import { errnoOf, ioError, isStoreError, StoreError } from '../errors.js'
 import type { Durability, WaitOptions } from '../types.js'
 import type { Host } from './host.js'
 import type { Baton, Held } from './lock/baton.js'
-import type { LogFile } from './log/log-file.js'
+import type { Batch, LogFile } from './log/log-file.js'
 import { encodeLine } from './log/record.js'
 import { type Counters, channels } from './stats.js'
 
@@ -23,6 +23,10 @@ export interface Job<R> {
   run(log: LogFile): readonly string[]
   /** The call's result once its records have these sequence numbers (none when it appended nothing). */
   result(seqs: readonly number[], log: LogFile): R
+  /** Takes note, in memory, of what has just landed as `run` prepared it. */
+  applied?(seqs: readonly number[]): void
+  /** Its records are the store's own. */
+  readonly system?: boolean
   /** Anything else that must be on the disk before the acknowledgement. */
   alsoDurable?: () => Promise<void> | undefined
   /** When it appends nothing: the sequence number of this log that its result speaks of, -1 for none. */
@@ -233,18 +237,24 @@ export class Committer {
       for (const waiting of jobs) this.#acknowledge(waiting, [], log, log.chain.seq)
       return undefined
     }
-    const writer = log.tag + this.#host.nonce(8)
-    const { bytes, from, lastCrc } = this.#encode(log, preamble.length > 0 ? [...preamble, ...bodies] : bodies, writer)
-    const outcome = this.#write(log, bytes, from, writer, lastCrc)
-    if (outcome !== 'landed') {
+    const batch = this.#encode(
+      log,
+      preamble.length > 0 ? [...preamble, ...bodies] : bodies,
+      preamble.length === 0 && !jobs.some(({ job }) => job.system),
+    )
+    const outcome = this.#write(log, batch)
+    if (typeof outcome === 'object' || outcome === 'void') {
       this.#again(jobs, outcome, log)
       return undefined
     }
     this.#preparations = 0
+    const firstSeq = (outcome === 'landed' ? batch.firstSeq : log.foundSeq) + preamble.length
+    const seqs = seqsOf(counts, firstSeq)
+    // When it was found by reading, the sink has seen it, and what came after it.
+    if (outcome === 'landed') for (const [at, { job }] of jobs.entries()) job.applied?.(seqs[at]!)
     const after = this.#owner.afterLanding?.(held)
-    const firstSeq = log.foundSeq + preamble.length
-    if (!after?.first) this.#landed(jobs, counts, log, firstSeq, bytes.length)
-    else return after.work.then(() => this.#landed(jobs, counts, log, firstSeq, bytes.length))
+    if (after?.first) return after.work.then(() => this.#landed(jobs, seqs, log, batch))
+    this.#landed(jobs, seqs, log, batch)
     return after?.work
   }
 
@@ -279,32 +289,31 @@ export class Committer {
     return { jobs, bodies, counts }
   }
 
-  #encode(log: LogFile, bodies: readonly string[], writer: string): { bytes: Buffer; from: number; lastCrc: number } {
-    let { crc } = log.chain
-    let seq = log.nextSeq - 1
+  #encode(log: LogFile, bodies: readonly string[], plain: boolean): Batch {
+    const writer = log.tag + this.#host.nonce(8)
+    const firstSeq = log.nextSeq
     const synced = log.synced
-    let left = bodies.length
-    const lines: string[] = []
     const breaker = log.breaker()
-    if (breaker) lines.push(breaker)
+    let prev = log.chain.crc
+    let text = breaker
+    let left = bodies.length
+    let seq = firstSeq
     for (const body of bodies) {
-      seq++
-      left--
-      const encoded = encodeLine(body, { seq, left, synced, writer, prev: crc })
-      lines.push(encoded.line)
-      crc = encoded.crc
+      const { line, crc } = encodeLine(body, { seq: seq++, left: --left, synced, writer, prev })
+      text += line
+      prev = crc
     }
-    return { bytes: Buffer.from(lines.join('')), from: breaker.length, lastCrc: crc }
+    return { bytes: Buffer.from(text), from: breaker.length, firstSeq, records: bodies.length, lastCrc: prev, writer, plain }
   }
 
-  /** Steps 4 and 5. */
-  #write(log: LogFile, bytes: Buffer, from: number, writer: string, lastCrc: number): 'landed' | 'void' | StoreError {
+  /** Steps 4 and 5. `found`: in, but not where it was expected. */
+  #write(log: LogFile, batch: Batch): 'landed' | 'found' | 'void' | StoreError {
+    const { bytes } = batch
     let failure: StoreError | undefined
-    log.expect(writer)
     try {
       const wrote = this.#host.disk.write(log.fd, bytes)
       if (wrote === bytes.length) {
-        if (log.landed(bytes, from) && log.chain.crc === lastCrc) return 'landed'
+        if (log.landed(batch)) return log.chain.crc === batch.lastCrc ? 'landed' : 'void'
       } else {
         failure = new StoreError('DISK_FULL', `writing to ${this.#owner.label}: the disk took ${wrote} of ${bytes.length} bytes.`, {
           details: { file: this.#owner.label, wrote, bytes: bytes.length },
@@ -316,33 +325,31 @@ export class Committer {
       failure = ioError(error, `writing to ${this.#owner.label}`, 'none')
     }
     try {
+      log.expect(batch.writer)
       log.readOn()
-      if (log.foundSeq >= 0) return 'landed'
+      if (log.foundSeq >= 0) return 'found'
     } catch (error) {
       if (errnoOf(error) === undefined && !isStoreError(error)) throw error
-      return failure
-        ? new StoreError(failure.code, `${failure.message} And it cannot be read back.`, { effect: 'unknown', cause: error })
-        : ioError(error, `reading back ${this.#owner.label}`, 'unknown')
+      if (failure)
+        return new StoreError(failure.code, `${failure.message} And it cannot be read back.`, { effect: 'unknown', cause: error })
+      return ioError(error, `reading back ${this.#owner.label}`, 'unknown')
     }
     if (failure) return failure
     this.#options.counters.conflicts++
     return 'void'
   }
 
-  #landed(jobs: readonly Waiting[], counts: readonly number[], log: LogFile, firstSeq: number, bytes: number): void {
+  #landed(jobs: readonly Waiting[], seqs: readonly number[][], log: LogFile, batch: Batch): void {
     const { counters } = this.#options
-    const written = counts.reduce((sum, count) => sum + count, 0)
     counters.commits++
-    counters.recordsWritten += written
-    counters.bytesWritten += bytes
-    let seq = firstSeq
-    const last = seq + written - 1
-    jobs.forEach((waiting, at) => {
-      const seqs = Array.from({ length: counts[at]! }, () => seq++)
+    counters.recordsWritten += batch.records
+    counters.bytesWritten += batch.bytes.length
+    const last = log.chain.seq
+    for (const [at, waiting] of jobs.entries()) {
       if (channels.commit.hasSubscribers)
-        channels.commit.publish({ log: this.#owner.label, seqs, records: counts[at], bytes, ...waiting.job.about })
-      this.#acknowledge(waiting, seqs, log, last)
-    })
+        channels.commit.publish({ log: this.#owner.label, seqs: seqs[at], bytes: batch.bytes.length, ...waiting.job.about })
+      this.#acknowledge(waiting, seqs[at]!, log, last)
+    }
   }
 
   /** Not in: the callers go back to the head of the queue, or are told so. */
@@ -431,11 +438,9 @@ export class Committer {
 
   /** Steps 4 and 5 alone, for a record of the store's own, by somebody who holds the lock and has refreshed. True when it is in. */
   appendHeld(log: LogFile, bodies: readonly string[]): boolean {
-    const writer = log.tag + this.#host.nonce(8)
-    const { bytes, from, lastCrc } = this.#encode(log, bodies, writer)
-    const outcome = this.#write(log, bytes, from, writer, lastCrc)
+    const outcome = this.#write(log, this.#encode(log, bodies, false))
     if (typeof outcome !== 'string') throw outcome
-    return outcome === 'landed'
+    return outcome !== 'void'
   }
 
   /** Waits for as long as the most impatient caller; undefined when all have gone meanwhile. */
@@ -464,4 +469,10 @@ export class Committer {
     if (isStoreError(error, 'LOCK_TIMEOUT')) this.#expire()
     else this.#failAll(error)
   }
+}
+
+/** Which sequence numbers each job got. */
+function seqsOf(counts: readonly number[], firstSeq: number): number[][] {
+  let seq = firstSeq
+  return counts.map((count) => Array.from({ length: count }, () => seq++))
 }

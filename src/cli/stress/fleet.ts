@@ -189,7 +189,10 @@ export class Fleet {
   }
 
   #strike({ kind, inside, forMs, writer: position, pick }: Fault): void {
-    if (kind === 'unlock') return this.#unlock(pick)
+    if (kind === 'unlock') {
+      this.#unlock(pick)
+      return
+    }
     const writer = this.#writers[position]
     const pid = writer?.child?.pid
     if (!writer?.running || pid === undefined) return

@@ -97,6 +97,16 @@ export class Chain {
     return chain
   }
 
+  /** Moves over records that their writer has just seen land: callers' records only, encoded for exactly this place. */
+  advance(records: number, crc: number, bytes: number): void {
+    this.seq += records
+    this.userSeq = this.seq
+    this.crc = crc
+    this.records += records
+    this.settled += bytes
+    this.openTail = false
+  }
+
   /** Takes the bytes that follow `settled`. Afterwards `settled` is past every line whose fate is decided: an unfinished batch at the end
    *  and a tail without newline stay undecided, and are to be fed again with what follows them. */
   feed(bytes: Buffer, sink: ChainSink = {}): void {

@@ -20,6 +20,19 @@ export interface LogPlace {
   readonly counters: Counters
 }
 
+/** What one write carries. */
+export interface Batch {
+  readonly bytes: Buffer
+  /** Where in them the first record begins. */
+  readonly from: number
+  readonly firstSeq: number
+  readonly records: number
+  readonly lastCrc: number
+  readonly writer: string
+  /** Callers' records only: no header, no seal. */
+  readonly plain: boolean
+}
+
 /** current: nothing has changed · grown: more was read · touched: changed without growing · replaced: the path names another file or none. */
 export type Freshness = 'current' | 'grown' | 'touched' | 'replaced' | 'absent'
 
@@ -111,9 +124,10 @@ export class LogFile {
     this.#ctimeMs = stat.ctimeMs
   }
 
-  /** Step 5 of a commit: whether `bytes`, just written, are exactly what was added, and the path still names this inode. Then, and only
-   *  then, the chain moves on over them. */
-  landed(bytes: Buffer, from: number): boolean {
+  /** Step 5 of a commit: whether the batch, just written, is exactly what was added, and the path still names this inode. Then, and only
+   *  then, the chain moves on over it. */
+  landed(batch: Batch): boolean {
+    const { bytes, from } = batch
     const stat = this.#place.disk.stat(this.#place.path)
     if (!stat || stat.ino !== this.ino || stat.dev !== this.dev || stat.size !== this.size + bytes.length) return false
     if (this.chain.seq < 0 && from > 0) {
@@ -127,7 +141,8 @@ export class LogFile {
       this.#place.counters.voidLines++
     }
     this.chain.settled = this.size + from
-    this.chain.feed(from > 0 ? bytes.subarray(from) : bytes, this.#sink)
+    if (batch.plain) this.chain.advance(batch.records, batch.lastCrc, bytes.length - from)
+    else this.chain.feed(from > 0 ? bytes.subarray(from) : bytes, this.#sink)
     this.size = stat.size
     this.#ctimeMs = stat.ctimeMs
     return true

@@ -73,8 +73,10 @@ const markPattern =
 
 /** A crc as it stands in the file. */
 export function hex8(crc: number): string {
-  return crc.toString(16).padStart(8, '0')
+  return pairs[crc >>> 24]! + pairs[(crc >>> 16) & 255]! + pairs[(crc >>> 8) & 255]! + pairs[crc & 255]!
 }
+
+const pairs = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
 
 /** One line with its newline, and its crc.
  *  @param body  the object's JSON text, `{…}` */

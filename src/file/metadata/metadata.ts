@@ -17,7 +17,7 @@ import type { Vital } from '../vital.js'
 import { type Cell, type Cells, entryOf, stringAt, stringEnd } from './cells.js'
 import { Checkpoint, type Folding } from './checkpoint.js'
 import { hashOf, parseSnapshot } from './snapshot.js'
-import { type Change, Overlay, openView, type ViewTools } from './view.js'
+import { type Change, MutatorView, Overlay, type ViewTools } from './view.js'
 
 export interface MetadataOptions extends CommitterOptions {
   readonly checkpoint: 'auto' | 'always'
@@ -74,6 +74,26 @@ export class Metadata implements LogOwner {
       return cell && entryOf(cell)
     }
     return this.#isFresh() ? lookUp() : this.#fresh().then(lookUp)
+  }
+
+  /** The session that the key named when last looked at; asks nobody. */
+  lastKnownSessionId(key: string): string | undefined {
+    const cell = this.#cells.get(key)
+    return cell && entryOf(cell).sessionId
+  }
+
+  /** Whether the key names this session still; undefined when that takes loading. Asks the journal alone: it is what names sessions. */
+  names(key: string, sessionId: string): boolean | undefined {
+    try {
+      if (!this.#journal) return undefined
+      const freshness = this.#journal.refresh()
+      if (freshness !== 'current' && freshness !== 'grown') this.#follow()
+      this.#journal.assertSound()
+    } catch (error) {
+      if (error instanceof Preparation) return undefined
+      throw error
+    }
+    return this.lastKnownSessionId(key) === sessionId
   }
 
   /** The session that the key names; asks the disk. */
@@ -252,6 +272,7 @@ export class Metadata implements LogOwner {
         this.#batch.merge(overlay)
         return changes.map(opOf)
       },
+      applied: () => this.#take(changes),
       result: () => {
         dropped?.(changes)
         return value
@@ -262,9 +283,10 @@ export class Metadata implements LogOwner {
 
   /** Commits one change of the store's own making; `decide` may find that there is none to make. */
   commitChange(decide: (get: (key: string) => Entry | undefined) => Change | undefined, wait: WaitOptions): Promise<void> {
+    let change: Change | undefined
     const job: Job<void> = {
       run: () => {
-        const change = decide((key) => {
+        change = decide((key) => {
           const cell = this.#batch.get(key)
           return cell && entryOf(cell)
         })
@@ -272,16 +294,24 @@ export class Metadata implements LogOwner {
         this.#batch.changes.set(change.key, change)
         return [opOf(change)]
       },
+      applied: () => change && this.#take([change]),
       result: () => undefined,
     }
     return this.#committer.submit(job, wait)
+  }
+
+  #take(changes: readonly Change[]): void {
+    for (const { key, cell } of changes) {
+      if (cell) this.#cells.set(key, cell)
+      else this.#cells.delete(key)
+    }
   }
 
   /** True while a mutator runs: whoever then calls the store would wait for itself. */
   mutating = false
 
   #runMutator<R>(mutate: (sessions: View) => R, overlay: Overlay): R {
-    const { view, close } = openView(overlay, this.#tools)
+    const view = new MutatorView(overlay, this.#tools)
     this.mutating = true
     try {
       const value = mutate(view)
@@ -294,7 +324,7 @@ export class Metadata implements LogOwner {
       return value
     } finally {
       this.mutating = false
-      close()
+      view.close()
     }
   }
 

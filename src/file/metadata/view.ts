@@ -68,71 +68,83 @@ export interface ViewTools {
   checkKey(key: unknown): asserts key is string
 }
 
-/** A mutator's view and the way to end it: afterwards it refuses to be used. */
-export function openView(overlay: Overlay, tools: ViewTools): { view: SessionsView<Fields>; close(): void } {
-  let open = true
-  const alive = () => {
-    if (!open)
-      throw new StoreError('ASYNC_MUTATOR', 'the view of a mutator was used after the mutator had returned.', {
-        hint: 'Do all reading and changing synchronously inside the mutator; what it returns is handed to the caller.',
-      })
+/** A mutator's view. Once closed it refuses to be used. */
+export class MutatorView implements SessionsView<Fields> {
+  #overlay: Overlay
+  #tools: ViewTools
+  #open = true
+
+  constructor(overlay: Overlay, tools: ViewTools) {
+    this.#overlay = overlay
+    this.#tools = tools
   }
-  const put = (key: string, fields: Fields): Entry => {
-    const before = overlay.get(key)
-    const change = changed(key, before && entryOf(before), fields, tools, overlay.changes.get(key))
-    overlay.changes.set(key, change)
+
+  close(): void {
+    this.#open = false
+  }
+
+  get(key: string): Entry | undefined {
+    this.#assertOpen()
+    const cell = this.#overlay.get(key)
+    return cell && entryOf(cell)
+  }
+
+  has(key: string): boolean {
+    this.#assertOpen()
+    return this.#overlay.get(key) !== undefined
+  }
+
+  set(key: string, fields: Fields): Entry {
+    this.#assertOpen()
+    this.#tools.checkKey(key)
+    return this.#put(key, fields)
+  }
+
+  patch(key: string, fields: Fields): Entry {
+    this.#assertOpen()
+    this.#tools.checkKey(key)
+    const cell = this.#overlay.get(key)
+    return this.#put(key, { ...(cell && entryOf(cell)), ...fields })
+  }
+
+  delete(key: string): boolean {
+    this.#assertOpen()
+    const cell = this.#overlay.get(key)
+    if (!cell) return false
+    const { changes } = this.#overlay
+    changes.set(key, { key, cell: undefined, json: '', dropped: changes.get(key)?.dropped ?? entryOf(cell).sessionId })
+    return true
+  }
+
+  *keys(): IterableIterator<string> {
+    this.#assertOpen()
+    for (const [key] of this.#overlay.all()) yield key
+  }
+
+  *entries(): IterableIterator<[string, Entry]> {
+    this.#assertOpen()
+    for (const [key, cell] of this.#overlay.all()) yield [key, entryOf(cell)]
+  }
+
+  get size(): number {
+    this.#assertOpen()
+    return this.#overlay.size
+  }
+
+  #put(key: string, fields: Fields): Entry {
+    const before = this.#overlay.get(key)
+    const change = changed(key, before && entryOf(before), fields, this.#tools, this.#overlay.changes.get(key))
+    this.#overlay.changes.set(key, change)
     return entryOf(change.cell!)
   }
-  const view: SessionsView<Fields> = {
-    get(key) {
-      alive()
-      const cell = overlay.get(key)
-      return cell && entryOf(cell)
-    },
-    has(key) {
-      alive()
-      return overlay.get(key) !== undefined
-    },
-    set(key, fields) {
-      alive()
-      tools.checkKey(key)
-      return put(key, fields)
-    },
-    patch(key, fields) {
-      alive()
-      tools.checkKey(key)
-      const cell = overlay.get(key)
-      return put(key, { ...(cell && entryOf(cell)), ...(fields as Fields) })
-    },
-    delete(key) {
-      alive()
-      const cell = overlay.get(key)
-      if (!cell) return false
-      overlay.changes.set(key, { key, cell: undefined, json: '', dropped: overlay.changes.get(key)?.dropped ?? entryOf(cell).sessionId })
-      return true
-    },
-    *keys() {
-      alive()
-      for (const [key] of overlay.all()) yield key
-    },
-    *entries() {
-      alive()
-      for (const [key, cell] of overlay.all()) yield [key, entryOf(cell)]
-    },
-    get size() {
-      alive()
-      return overlay.size
-    },
-  }
-  return {
-    view,
-    close() {
-      open = false
-    },
+
+  #assertOpen(): void {
+    if (this.#open) return
+    throw new StoreError('ASYNC_MUTATOR', 'the view of a mutator was used after the mutator had returned.', {
+      hint: 'Do all reading and changing synchronously inside the mutator; what it returns is handed to the caller.',
+    })
   }
 }
-
-const own = ['sessionId', 'createdAt', 'updatedAt', 'revision']
 
 /** The entry that follows: the store's fields are the store's, whatever the caller hands back. Revision grows by one per commit. */
 export function changed(
@@ -153,14 +165,12 @@ export function changed(
       },
     )
   const nowMs = tools.nowMs()
-  const entry: Fields = {
-    sessionId: sessionId ?? before?.sessionId ?? tools.mintId(),
-    createdAt: before?.createdAt ?? nowMs,
-    updatedAt: Math.max(nowMs, before?.updatedAt ?? 0),
-    revision: (before?.revision ?? 0) + (pending?.cell ? 0 : 1),
-  }
-  for (const [name, value] of Object.entries(fields))
-    if (!own.includes(name)) Object.defineProperty(entry, name, { value, enumerable: true, configurable: true, writable: true })
+  // Named first so that they stand first, set last so that the store's word counts.
+  const entry: Fields = { sessionId: '', createdAt: 0, updatedAt: 0, revision: 0, ...fields }
+  entry.sessionId = sessionId ?? before?.sessionId ?? tools.mintId()
+  entry.createdAt = before?.createdAt ?? nowMs
+  entry.updatedAt = Math.max(nowMs, before?.updatedAt ?? 0)
+  entry.revision = (before?.revision ?? 0) + (pending?.cell ? 0 : 1)
   const json = entryJson(key, entry)
   const parsed = deepFreeze(JSON.parse(json)) as Entry
   return { key, cell: cellOf(parsed, json), json, dropped: pending?.dropped }

@@ -3,7 +3,6 @@
  *  A file that is opened for the first time is believed only after the metadata, asked *after* the opening, still names this session for
  *  the key: else a writer that slept through a rotation would create the archived file anew and append where nobody looks. */
 import { errnoOf, StoreError } from '../../errors.js'
-import type { Entry } from '../../types.js'
 import { type LogOwner, Preparation } from '../commit.js'
 import type { Host } from '../host.js'
 import type { Held } from '../lock/baton.js'
@@ -12,14 +11,15 @@ import { LogFile, type LogPlace } from '../log/log-file.js'
 import { readInPieces } from '../log/pieces.js'
 import { type Header, type Seal, systemBody } from '../log/record.js'
 import type { Vital } from '../vital.js'
-import { Ids } from './ids.js'
+import { Ids, type Remembered } from './ids.js'
 
 export interface TranscriptTools {
   readonly host: Host
   readonly vital: Vital
   readonly directory: string
-  /** The entry of the key, by asking the disk; a promise when that takes loading. */
-  entryOf(key: string): Entry | undefined | Promise<Entry | undefined>
+  /** Whether the key names this session, by asking the disk; undefined when that takes loading. */
+  names(key: string, sessionId: string): boolean | undefined
+  reloadNames(): Promise<void>
   /** Writes the log anew, from what chains up to its `suspect` seal. */
   rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<void>
   /** A sync has failed. */
@@ -47,6 +47,7 @@ export class Transcript implements LogOwner {
   #ids: Ids
   #idsComplete = false
   #wantIds = false
+  #wantNames = false
 
   constructor(sessionId: string, key: string, place: LogPlace, tools: TranscriptTools) {
     this.sessionId = sessionId
@@ -62,6 +63,11 @@ export class Transcript implements LogOwner {
     if (this.#idsComplete) return this.#ids
     this.#wantIds = true
     throw new Preparation('unlocked')
+  }
+
+  /** An id whose record has just landed. */
+  remember(id: string, remembered: Remembered): void {
+    this.#ids.remember(id, remembered)
   }
 
   /** For a call that has to wait for another of the same batch. */
@@ -88,9 +94,12 @@ export class Transcript implements LogOwner {
   #current(untouched: boolean): LogFile {
     const log = this.#log
     if (!log || !this.#verified) return this.#open()
-    if (untouched) return log
-    const freshness = log.refresh()
-    if (freshness === 'current' || freshness === 'grown') return log
+    const freshness = untouched ? 'current' : log.refresh()
+    if (freshness === 'current' || freshness === 'grown') {
+      // A mutator may have deleted the key: then there is no seal yet to say so.
+      if (!log.chain.seal && !this.#isNamed()) throw moved(this, undefined)
+      return log
+    }
     if (freshness === 'absent') return this.#vanished(log)
     this.forget()
     return this.#open()
@@ -140,9 +149,12 @@ export class Transcript implements LogOwner {
 
   #isNamed(): boolean {
     if (this.closing) return true
-    const entry = this.#tools.entryOf(this.key)
-    if (entry instanceof Promise) throw new Preparation('unlocked')
-    return entry?.sessionId === this.sessionId
+    const named = this.#tools.names(this.key, this.sessionId)
+    if (named === undefined) {
+      this.#wantNames = true
+      throw new Preparation('unlocked')
+    }
+    return named
   }
 
   beginBatch(log: LogFile): readonly string[] {
@@ -172,7 +184,8 @@ export class Transcript implements LogOwner {
       if (this.#log === log) this.forget()
       return
     }
-    await this.#tools.entryOf(this.key)
+    if (this.#wantNames) await this.#tools.reloadNames()
+    this.#wantNames = false
     if (this.#wantIds && this.#log) await this.#readIds(this.#log)
   }
 

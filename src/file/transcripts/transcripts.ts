@@ -70,7 +70,8 @@ export class Transcripts {
       host,
       vital,
       directory: places.transcripts,
-      entryOf: (key) => metadata.get(key),
+      names: (key, sessionId) => metadata.names(key, sessionId),
+      reloadNames: () => metadata.reload(),
       rewrite: (transcript, log, held) => this.#rewrite(transcript, log, held),
       rescue: (transcript, error) => this.#rescue(transcript, error),
       syncDirectory: () => this.#syncDirectory(),
@@ -129,8 +130,8 @@ export class Transcripts {
 
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     for (let moves = 0; moves < movesMax; moves++) {
-      const known = this.#metadata.get(key)
-      const sessionId = (known instanceof Promise ? await known : known)?.sessionId ?? (await this.#mint(key, options))
+      // Whether the key still names it, the commit asks under the lock.
+      const sessionId = this.#metadata.lastKnownSessionId(key) ?? (await this.#mint(key, options))
       const open = this.#of(sessionId, key)
       try {
         return await open.committer.submit(this.#appendJob(open.transcript, records, options), options)
@@ -172,6 +173,9 @@ export class Transcripts {
         batch.next += records.length
         batch.userSeq = batch.next - 1
         return records.map(({ json }, at) => (id !== undefined && at === 0 ? withId(json, id, records.length) : json))
+      },
+      applied: (seqs) => {
+        if (id !== undefined && !earlier) transcript.remember(id, { sessionId, seq: seqs[seqs.length - 1]!, count: seqs.length })
       },
       result: (seqs) => earlier ?? { sessionId, seq: seqs[seqs.length - 1]!, seqs, duplicate: false },
       dependsOn: () => (earlier?.sessionId === sessionId ? earlier.seq : -1),
@@ -239,7 +243,7 @@ export class Transcripts {
     let ours = true
     try {
       await open.committer.submit(
-        { run: () => [systemBody({ seal })], result: () => undefined, alsoDurable: () => this.#nameDurable(open.transcript) },
+        { system: true, run: () => [systemBody({ seal })], result: () => undefined, alsoDurable: () => this.#nameDurable(open.transcript) },
         wait,
       )
     } catch (error) {
