@@ -52,21 +52,25 @@ export class SessionStore<T extends object = Fields> {
    *  @throws ASYNC_MUTATOR  it returned a promise, or called the store · INVALID_ENTRY, INVALID_KEY · LOCK_TIMEOUT  details name the holder ·
    *          LOCK_LOST  overtaken again and again. Effect none. Whatever the mutator throws comes through as it is; nothing is written. */
   async withStoreLock<R>(mutator: (sessions: SessionsView<T>) => R, wait?: WaitOptions): Promise<R> {
-    const options = checkWait(wait)
     if (typeof mutator !== 'function')
       throw new StoreError('INVALID_OPTION', 'withStoreLock takes a function.', { hint: 'Nothing was done.' })
-    return this.#run(() => this.#backend.commitMetadata((sessions) => mutator(this.#checkedView(sessions)), options))
+    return this.#commit(mutator, checkWait(wait))
   }
 
   /** Changes one entry. The mutator gets the entry, or undefined when there is none, and returns the whole new one.
    *  @returns the entry as stored. Throws as `withStoreLock` does. */
   async update(key: string, mutator: (entry: Entry<T> | undefined) => T | Entry<T>, wait?: WaitOptions): Promise<Entry<T>> {
     checkKey(key)
-    return this.withStoreLock((sessions) => {
+    if (typeof mutator !== 'function') throw new StoreError('INVALID_OPTION', 'update takes a function.', { hint: 'Nothing was done.' })
+    return this.#commit((sessions) => {
       const next = mutator(sessions.get(key)) as T
       if (typeof (next as { then?: unknown } | undefined)?.then === 'function') return next as unknown as Entry<T>
       return sessions.set(key, next)
-    }, wait)
+    }, checkWait(wait))
+  }
+
+  #commit<R>(mutator: (sessions: SessionsView<T>) => R, wait: WaitOptions): Promise<R> {
+    return this.#run(() => this.#backend.commitMetadata((sessions) => mutator(this.#checkedView(sessions)), wait))
   }
 
   /** The entry, with everything acknowledged before the call; undefined when there is none. Takes no lock. */

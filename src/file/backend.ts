@@ -116,11 +116,11 @@ class FileBackend implements Backend {
 
   async commitMetadata<R>(mutate: (sessions: SessionsView<Record<string, unknown>>) => R, wait: WaitOptions): Promise<R> {
     this.#assertNotMutating()
-    let changes: readonly Change[] = []
-    const result = await this.#metadata.commit(mutate, wait, (made) => {
-      changes = made
+    let dropped: readonly Change[] | undefined
+    const result = await this.#metadata.commit(mutate, wait, (changes) => {
+      dropped = changes
     })
-    if (changes.some(({ dropped }) => dropped)) await this.#transcripts.archiveDropped(changes, {})
+    if (dropped) await this.#transcripts.archiveDropped(dropped, {})
     return result
   }
 

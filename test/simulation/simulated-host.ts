@@ -6,16 +6,16 @@ import type { Disk } from '../../src/file/durable.js'
 import type { Host } from '../../src/file/host.js'
 import type { Identity } from '../../src/file/lock/staleness.js'
 
-export function simulatedIdentity(pid: number, boot = 'boot1'): Identity {
-  return { boot, machine: 'machine1', pidNamespace: '1', pid, startTime: String(pid), host: 'simulated' }
+export function simulatedIdentity(pid: number, boot = 'b0000001'): Identity {
+  return { boot, machine: 'a0000001', pidNamespace: '1', pid, startTime: String(pid), host: 'simulated' }
 }
 
 /** Digits that look random, and are the same for the same process and count. */
-export function simulatedNonce(pid: number, count: number, digits: number, boot = 'boot1'): string {
+export function simulatedNonce(pid: number, count: number, digits: number, boot = 'b0000001'): string {
   return createHash('sha512').update(`${boot} ${pid} ${count}`).digest('hex').slice(0, digits)
 }
 
-export function simulatedMint(pid: number, count: number, boot = 'boot1'): string {
+export function simulatedMint(pid: number, count: number, boot = 'b0000001'): string {
   const random = simulatedNonce(pid, count, 15, `id ${boot}`)
   return `018bcfe5-6800-7${random.slice(0, 3)}-8${random.slice(3, 6)}-${String(pid).padStart(6, '0').slice(-6)}${random.slice(9, 15)}`
 }
@@ -26,7 +26,7 @@ export interface HostSettings {
   readonly alive?: (pid: number) => boolean
 }
 
-export function simulatedHost(disk: Disk, { pid = 1, boot = 'boot1', alive = () => false }: HostSettings = {}): Host {
+export function simulatedHost(disk: Disk, { pid = 1, boot = 'b0000001', alive = () => false }: HostSettings = {}): Host {
   let count = 0
   return {
     disk,

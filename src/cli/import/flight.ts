@@ -1,9 +1,12 @@
-/** Appends under way: many at once, so that the store commits them together, and in order. Bounded in count and bytes.
+/** Appends under way. Groups of them are begun together, without a pause in between, so that the store commits a group with one write; the
+ *  next group is begun while the disk still works on the one before. Bounded in count and bytes.
  *  The first failure stops what has not begun; a failure of one record alone (too large) concerns only that record. */
+import { setMaxListeners } from 'node:events'
 import type { AppendReceipt } from '../../index.js'
 
-const appendsMax = 256
-const bytesMax = 8 << 20
+const groupMax = 512
+const groupBytesMax = 2 << 20
+const groupsUnderWayMax = 2
 
 export interface Sending {
   readonly bytes: number
@@ -16,15 +19,17 @@ export interface Sending {
 }
 
 export class Flight {
-  readonly #under: Promise<void>[] = []
+  #group: Sending[] = []
+  #groupBytes = 0
+  readonly #underWay: Promise<unknown>[] = []
   readonly #stop = new AbortController()
   readonly #unsubscribe: () => void
-  #bytes = 0
   #failure: { readonly error: unknown } | undefined
   #firstMissing: number | undefined
   #lastLanded = 0
 
   constructor(signal: AbortSignal) {
+    setMaxListeners(0, this.#stop.signal)
     const stop = () => this.#stop.abort()
     signal.addEventListener('abort', stop, { once: true })
     if (signal.aborted) stop()
@@ -36,12 +41,19 @@ export class Flight {
     return this.#stop.signal.aborted
   }
 
-  /** Resolves when there is room, having sent this one; at once and without sending when stopped. */
+  /** Resolves when there is room for more. */
   async send(sending: Sending): Promise<void> {
-    while (this.#under.length >= appendsMax || (this.#bytes > 0 && this.#bytes + sending.bytes > bytesMax)) await this.#under.shift()
-    if (this.stopped) return
-    this.#bytes += sending.bytes
-    this.#under.push(this.#settle(sending, sending.append(this.#stop.signal)))
+    this.#group.push(sending)
+    this.#groupBytes += sending.bytes
+    if (this.#group.length >= groupMax || this.#groupBytes >= groupBytesMax) await this.#begin()
+  }
+
+  async #begin(): Promise<void> {
+    while (this.#underWay.length >= groupsUnderWayMax) await this.#underWay.shift()
+    const group = this.#group
+    this.#group = []
+    this.#groupBytes = 0
+    if (!this.stopped) this.#underWay.push(Promise.all(group.map((sending) => this.#settle(sending, sending.append(this.#stop.signal)))))
   }
 
   async #settle(sending: Sending, append: Promise<AppendReceipt>): Promise<void> {
@@ -53,14 +65,13 @@ export class Flight {
       this.#firstMissing = Math.min(this.#firstMissing ?? sending.line, sending.line)
       if (error !== this.#stop.signal.reason) this.#failure ??= { error }
       this.#stop.abort()
-    } finally {
-      this.#bytes -= sending.bytes
     }
   }
 
-  /** Waits for all, then throws the first failure. */
+  /** Sends what is left, waits for all, then throws the first failure. */
   async land(): Promise<void> {
-    await Promise.all(this.#under)
+    await this.#begin()
+    await Promise.all(this.#underWay)
     this.#unsubscribe()
     if (this.#failure) throw this.#failure.error
   }

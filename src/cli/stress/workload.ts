@@ -1,5 +1,6 @@
 /** What one writer does all the time: updates shared counters, appends to shared and own sessions, reads; and writes down each step. */
 import fs from 'node:fs'
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import { errnoOf, isStoreError } from '../../errors.js'
 import { counterField } from './analysis.js'
 import { type LedgerWriter, ledgerPath, nowUs, openLedger, readLedger } from './ledger.js'
@@ -111,6 +112,8 @@ export class Workload {
       if (dice < update) await this.#update(handle)
       else if (dice < update + append) await this.#append(handle)
       else await this.#get(handle)
+      // A store whose promises are already resolved would otherwise never let the timers and the channel have their turn.
+      await setImmediate()
     }
   }
 
@@ -167,7 +170,7 @@ export class Workload {
     } catch (error) {
       this.#failed++
       this.#log({ is: 'err', op, at: nowUs(), ...failureOf(error) })
-      await new Promise((resolve) => setTimeout(resolve, pauseAfterFailureMs))
+      await setTimeout(pauseAfterFailureMs)
     }
   }
 

@@ -274,7 +274,7 @@ export class Metadata implements LogOwner {
       },
       applied: () => this.#take(changes),
       result: () => {
-        dropped?.(changes)
+        if (dropped && changes.some((change) => change.dropped)) dropped(changes)
         return value
       },
     }

@@ -172,8 +172,21 @@ export function changed(
   entry.updatedAt = Math.max(nowMs, before?.updatedAt ?? 0)
   entry.revision = (before?.revision ?? 0) + (pending?.cell ? 0 : 1)
   const json = entryJson(key, entry)
-  const parsed = deepFreeze(JSON.parse(json)) as Entry
-  return { key, cell: cellOf(parsed, json), json, dropped: pending?.dropped }
+  // A copy of what JSON makes of it: neither the caller's later edits nor what JSON cannot hold may differ from what is on disk.
+  const stored = (isItsOwnJson(entry, before) ? Object.freeze(entry) : deepFreeze(JSON.parse(json))) as Entry
+  return { key, cell: cellOf(stored, json), json, dropped: pending?.dropped }
+}
+
+/** Whether the entry equals what reading its JSON back would give: only plain values, or parts of the frozen entry before. */
+function isItsOwnJson(entry: Fields, before: Entry | undefined): boolean {
+  for (const name in entry) {
+    const value = entry[name]
+    if (typeof value === 'string' || typeof value === 'boolean' || value === null) continue
+    if (typeof value === 'number' && Number.isFinite(value) && !Object.is(value, -0)) continue
+    if (typeof value === 'object' && before !== undefined && value === (before as Fields)[name]) continue
+    return false
+  }
+  return true
 }
 
 function entryJson(key: string, entry: Fields): string {
