@@ -401,11 +401,7 @@ describe('what cannot be imported, and what cuts an import short', () => {
     const lines = [versions[1][0], ...Array.from({ length: 40_000 }, (_, n) => ({ ...userMessage(n), filler: 'x'.repeat(200) }))]
     writeLines(file, lines)
     const run = start(['import', file, '--json', '--store', store])
-    const growing = () =>
-      (fs.existsSync(`${store}/transcripts`) ? fs.readdirSync(`${store}/transcripts`) : []).some(
-        (name) => fs.statSync(`${store}/transcripts/${name}`).size > 100_000,
-      )
-    for (const by = Date.now() + 30_000; !growing() && Date.now() < by; ) await new Promise((resolve) => setTimeout(resolve, 2))
+    await grown(store, 100_000)
     run.child.kill('SIGINT')
     const { code, stdout, stderr } = await run.ended
     const [report] = jsonLines<Report>(stdout)
@@ -417,26 +413,43 @@ describe('what cannot be imported, and what cuts an import short', () => {
     expect(kept.length).toBeGreaterThan(0)
     expect(kept.length).toBeLessThan(lines.length)
     expect(kept.map(({ record }) => record)).toEqual(lines.slice(0, kept.length))
-    expect(await importing(store, file)).toMatchObject({ code: 0, added: lines.length - kept.length, present: kept.length })
+    expect(await importing(store, file)).toMatchObject({ code: 0, added: lines.length - kept.length, present: kept.length, stderr: '' })
     expect((await recordsOf(store, 'pi:shop:v1')).map(({ record }) => record)).toEqual(lines)
     // The store remembers the last 10,000 ids; an import knows what is there without them.
-    expect(await importing(store, file)).toMatchObject({ code: 0, added: 0, present: lines.length })
+    expect(await importing(store, file)).toMatchObject({ code: 0, added: 0, present: lines.length, stderr: '' })
   }, 120_000)
 
-  test('killed in the middle, the next run completes it without doubling', async () => {
+  test('killed in the middle, again and again, the last run completes it without doubling', async () => {
     const [store, file] = [place.path('killed'), place.path('killed.jsonl')]
-    const lines = [versions[1][0], ...Array.from({ length: 5_000 }, (_, n) => userMessage(n))]
+    const lines = [versions[1][0], ...Array.from({ length: 20_000 }, (_, n) => ({ ...userMessage(n), filler: 'x'.repeat(200) }))]
     writeLines(file, lines)
-    for (const afterMs of [150, 250, 400]) {
+    const kept: number[] = []
+    for (let kill = 0; kill < 3; kill++) {
       const run = start(['import', file, '--store', store])
-      await new Promise((resolve) => setTimeout(resolve, afterMs))
+      await grown(store, transcriptBytes(store) + 100_000)
       run.child.kill('SIGKILL')
       await run.ended
+      kept.push((await recordsOf(store, 'pi:shop:v1')).length)
     }
-    await importing(store, file)
+    expect(kept).toEqual([...kept].sort((a, b) => a - b))
+    expect(kept[0]).toBeGreaterThan(0)
+    expect(kept.at(-1)).toBeLessThan(lines.length)
+    expect(await importing(store, file)).toMatchObject({ code: 0, present: kept.at(-1), added: lines.length - kept.at(-1)! })
     expect((await recordsOf(store, 'pi:shop:v1')).map(({ record }) => record)).toEqual(lines)
   }, 120_000)
 })
+
+function transcriptBytes(store: string): number {
+  const dir = path.join(store, 'transcripts')
+  const names = fs.existsSync(dir) ? fs.readdirSync(dir) : []
+  return names.reduce((sum, name) => sum + fs.statSync(path.join(dir, name)).size, 0)
+}
+
+async function grown(store: string, bytes: number): Promise<void> {
+  for (const by = Date.now() + 30_000; transcriptBytes(store) < bytes; await new Promise((resolve) => setTimeout(resolve, 1))) {
+    if (Date.now() > by) throw new Error(`${store} did not grow to ${bytes} bytes`)
+  }
+}
 
 const fixtures = process.env.HOLDFAST_FIXTURES
 const sample = fixtures ? path.join(fixtures, 'pi-session-large.jsonl') : undefined
