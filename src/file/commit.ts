@@ -327,7 +327,7 @@ export class Committer {
     try {
       log.expect(batch.writer)
       log.readOn()
-      if (log.foundSeq >= 0) return 'found'
+      if (log.foundSeq >= 0 && log.speaksForPath()) return 'found'
     } catch (error) {
       if (errnoOf(error) === undefined && !isStoreError(error)) throw error
       if (failure)

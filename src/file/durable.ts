@@ -2,8 +2,11 @@
  *  one in its place. Calls are the system's own, one each; what they mean together is decided elsewhere.
  *
  *  Calls on the lock path are synchronous: they take microseconds and are 3 to 18 times faster than their promises. Syncs are not. */
+
+import { randomBytes } from 'node:crypto'
 import fs from 'node:fs'
 import { dirname } from 'node:path'
+import writeFileAtomic from 'write-file-atomic'
 
 export interface FileStat {
   readonly dev: number
@@ -125,4 +128,25 @@ export function makeDirectories(disk: Disk, path: string): void {
     makeDirectories(disk, dirname(path))
     makeDirectories(disk, path)
   }
+}
+
+/** Replaces a file that no lock guards: an export, a manifest. A reader sees the old bytes or the new bytes, never a mix.
+ *  1 write and sync under a name of our own   write-file-atomic does it, but does not look at the count that `write` returns,
+ *  2 compare the length                       so on a full disk the file may be short: then it goes, and the old one stays
+ *  3 rename onto the target                   crash: old or new, never neither
+ *  4 sync the directory                       until this returns, a power cut may bring the old file back
+ *  @throws the system's error, or ENOSPC when bytes are lacking; the target is then as it was. */
+export async function writeWholeFile(path: string, bytes: Uint8Array, write = writeFileAtomic): Promise<void> {
+  const part = `${path}.part-${randomBytes(8).toString('hex')}`
+  try {
+    await write(part, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), { mode: 0o600, fsync: true })
+    const { size } = await fs.promises.stat(part)
+    if (size !== bytes.length)
+      throw Object.assign(new Error(`ENOSPC: ${size} of ${bytes.length} bytes were written, write '${path}'`), { code: 'ENOSPC' })
+    await fs.promises.rename(part, path)
+  } catch (error) {
+    await fs.promises.rm(part, { force: true })
+    throw error
+  }
+  await nodeDisk.syncDirectory(dirname(path))
 }

@@ -19,6 +19,8 @@ export interface Host {
   mintId(): string
   /** Calls back when something in the directory may have changed; a hint, often late, sometimes never. Returns the way to stop it. */
   watch(directory: string, changed: () => void): () => void
+  /** Does work after `ms` if the process still lives then; it is not kept alive for it. Returns the way to call it off. */
+  later?(ms: number, work: () => void): () => void
 }
 
 export function systemHost(): Host {
@@ -39,6 +41,11 @@ export function systemHost(): Host {
       return pool.toString('hex', used - bytes, used).slice(0, digits)
     },
     mintId: uuidv7,
+    later(ms, work) {
+      const timer = setTimeout(work, ms)
+      timer.unref()
+      return () => clearTimeout(timer)
+    },
     watch(directory, changed) {
       try {
         const watcher = fs.watch(directory, { persistent: false }, changed)

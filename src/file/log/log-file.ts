@@ -48,6 +48,7 @@ export class LogFile {
   #sink: ChainSink
   #synced = -1
   #syncing: Promise<void> | undefined
+  #syncFailure: { error: unknown } | undefined
   #users = 0
   #retired = false
   #closed = false
@@ -194,6 +195,19 @@ export class LogFile {
     return this.#place.tag
   }
 
+  /** Whether what chains in this inode is in the log of that name: the path still names it, or it was sealed first and its content carried
+   *  over, or the file that has taken its place without a seal (restored, saved by an editor) has the batch too. */
+  speaksForPath(): boolean {
+    if (this.chain.seal) return true
+    const stat = this.#place.disk.stat(this.#place.path)
+    if (!stat) return false
+    if (stat.ino === this.ino && stat.dev === this.dev) return true
+    let found = false
+    const { writer } = this.#expected
+    LogFile.open(this.#place, 'read', 'whole', { record: (mark) => void (found ||= mark.writer === writer) }).retire()
+    return found
+  }
+
   /** @throws LOG_CORRUPT when the chain rule has found damage. */
   assertSound(): void {
     const { damage } = this.chain
@@ -211,7 +225,11 @@ export class LogFile {
     this.#users++
     try {
       // A sync that is under way may have begun too early: then wait for it, and share the next with all who came meanwhile.
-      while (this.#synced < seq) await (this.#syncing ?? this.#beginSync())
+      while (this.#synced < seq) {
+        // Final: the next sync of the same descriptor may succeed without the pages that this one has lost.
+        if (this.#syncFailure) throw this.#syncFailure.error
+        await (this.#syncing ?? this.#beginSync())
+      }
     } finally {
       this.#users--
       if (this.#retired) this.#closeIfIdle()
@@ -223,10 +241,16 @@ export class LogFile {
     const seq = this.chain.seq
     this.#syncing = disk
       .sync(this.fd)
-      .then(() => {
-        this.#synced = Math.max(this.#synced, seq)
-        counters.syncs++
-      })
+      .then(
+        () => {
+          this.#synced = Math.max(this.#synced, seq)
+          counters.syncs++
+        },
+        (error: unknown) => {
+          this.#syncFailure ??= { error }
+          throw error
+        },
+      )
       .finally(() => {
         this.#syncing = undefined
       })

@@ -37,6 +37,9 @@ type View = SessionsView<Record<string, unknown>>
 /** A journal smaller than this is not worth folding. */
 const journalBytesMin = 256 << 10
 const loadTriesMax = 200
+const idleMs = 1_000
+const idleBytesMin = 32 << 10
+const idleBytesMax = 4 << 20
 
 export class Metadata implements LogOwner {
   readonly label = 'metadata'
@@ -53,6 +56,7 @@ export class Metadata implements LogOwner {
   /** The snapshot that `cells` builds on, as it was when last looked at, and how large it is. */
   #snapshot: FileStat | undefined
   #batch: Overlay = new Overlay(this.#cells)
+  #stopIdle: (() => void) | undefined
 
   constructor(host: Host, baton: Baton, places: MetadataPlaces, options: MetadataOptions, vital: Vital, tools: ViewTools, tag: string) {
     this.#host = host
@@ -348,9 +352,19 @@ export class Metadata implements LogOwner {
   afterLanding(held: Held): { work: Promise<void>; first: boolean } | undefined {
     const journalBytes = this.#journal?.size ?? 0
     const always = this.#options.checkpoint === 'always'
+    this.#foldWhenIdle()
     if (!always && (journalBytes < journalBytesMin || journalBytes < (this.#snapshot?.size ?? 0))) return undefined
     // The commit stands whatever becomes of the checkpoint; the next commit tries again.
     return { work: this.#fold(held).catch((error: unknown) => this.#vital.report('checkpoint', error)), first: always }
+  }
+
+  /** A store that has fallen idle is folded, where that is cheap: the next open reads one file. */
+  #foldWhenIdle(): void {
+    this.#stopIdle?.()
+    this.#stopIdle = this.#host.later?.(idleMs, () => {
+      if (!this.#committer.idle || this.#vital.poisoned || this.journalBytes < idleBytesMin || this.snapshotBytes > idleBytesMax) return
+      this.#vital.track(this.checkpoint({ waitMs: 100 }))
+    })
   }
 
   async nameDurable(log: LogFile): Promise<void> {
@@ -370,10 +384,10 @@ export class Metadata implements LogOwner {
   }
 
   /** Resolves when all that has been read of the journal so far is on the disk: a record that relies on it may then be acknowledged.
-   *  undefined when it already is. */
-  durable(): Promise<void> | undefined {
+   *  undefined when it already is. `always`: whatever durability the handle was opened with. */
+  durable(always = false): Promise<void> | undefined {
     const journal = this.#journal
-    if (!journal || this.#options.durability === 'process') return undefined
+    if (!journal || (this.#options.durability === 'process' && !always)) return undefined
     const { seq } = journal.chain
     if (journal.named && journal.synced >= seq) return undefined
     return Promise.all([journal.named ? undefined : this.nameDurable(journal), journal.durable(seq)]).then(() => {})
@@ -420,6 +434,7 @@ export class Metadata implements LogOwner {
   }
 
   close(): void {
+    this.#stopIdle?.()
     this.#journal?.retire()
     this.#journal = undefined
   }

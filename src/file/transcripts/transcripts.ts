@@ -263,7 +263,8 @@ export class Transcripts {
       const key = seal.key ?? transcript.key
       if (seal.reason === 'rotated') await open.committer.exclusively('rotate', wait, (held) => this.#makeNext(transcript, seal, held))
       await this.#renameKey(key, sessionId, seal.next, wait)
-      await this.#metadata.durable()
+      // Before the archive has it, and whatever durability we were opened with: a power cut must not leave a key whose session is gone.
+      await this.#metadata.durable(true)
       await open.committer.exclusively('archive', wait, () => this.#archive(sessionId))
     }
     transcript.forget()
