@@ -30,6 +30,13 @@ interface Open {
   readonly committer: Committer
 }
 
+interface Detour {
+  readonly settled: Promise<void>
+  done: boolean
+  waiting: number
+}
+
+const nothing = () => {}
 const slots = 64
 const openMax = 256
 const movesMax = 100
@@ -46,6 +53,7 @@ export class Transcripts {
   #viewTools: ViewTools
   #batons = new Map<number, Baton>()
   #open = new Map<string, Open>()
+  #detours = new Map<string, Detour>()
   #directorySync: { running: Promise<void>; next: Promise<void> | undefined } | undefined
 
   constructor(
@@ -128,22 +136,83 @@ export class Transcripts {
 
   // — appending —
 
+  /** Calls made one after another on one handle land in that order, whether awaited or not: who has to wait for an identity to be minted
+   *  or a closed session to be brought to its end, makes those behind it wait too. */
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     for (let moves = 0; moves < movesMax; moves++) {
+      await this.#passDetour(key, options)
       // Whether the key still names it, the commit asks under the lock.
-      const sessionId = this.#metadata.lastKnownSessionId(key) ?? (await this.#mint(key, options))
+      const sessionId = this.#metadata.lastKnownSessionId(key)
+      if (sessionId === undefined) {
+        await this.#detour(key, () => this.#mint(key, options))
+        continue
+      }
       const open = this.#of(sessionId, key)
       try {
         return await open.committer.submit(this.#appendJob(open.transcript, records, options), options)
       } catch (error) {
         if (!isMoved(error)) throw error
-        await this.#finish(open, options)
+        if (!this.#detours.has(key)) await this.#detour(key, () => this.#finish(open, options))
       }
     }
     throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced faster than it can be written to.`, {
       details: { key },
       hint: 'Try again.',
     })
+  }
+
+  /** Work on a key that every later append of this handle waits for. */
+  async #detour(key: string, work: () => Promise<unknown>): Promise<void> {
+    const running = work()
+    // Whose failure it is, is told; those behind try for themselves.
+    const detour: Detour = { settled: running.then(nothing, nothing), done: false, waiting: 0 }
+    this.#detours.set(key, detour)
+    try {
+      await running
+    } finally {
+      detour.done = true
+      this.#leave(key, detour)
+    }
+  }
+
+  /** Waits behind a detour. It stays in the way until the last of those who waited for it has gone on: nobody overtakes them. */
+  async #passDetour(key: string, options: WaitOptions): Promise<void> {
+    let passed: Detour | undefined
+    for (let detour = this.#detours.get(key); detour && detour !== passed; detour = this.#detours.get(key)) {
+      detour.waiting++
+      try {
+        await this.#wait(detour.settled, options)
+      } finally {
+        detour.waiting--
+        this.#leave(key, detour)
+      }
+      passed = detour
+    }
+  }
+
+  #leave(key: string, detour: Detour): void {
+    if (detour.done && detour.waiting === 0 && this.#detours.get(key) === detour) this.#detours.delete(key)
+  }
+
+  /** Waits for another call's detour, but not longer than this call may wait. */
+  async #wait(detour: Promise<void>, { signal, waitMs = this.#options.waitMs }: WaitOptions): Promise<void> {
+    signal?.throwIfAborted()
+    const leave = new AbortController()
+    const onAbort = () => leave.abort()
+    signal?.addEventListener('abort', onAbort, { once: true })
+    const late = this.#host.clock.sleep(waitMs, leave.signal).then(() => 'late' as const)
+    try {
+      const first = await Promise.race([detour, late])
+      signal?.throwIfAborted()
+      if (first === 'late')
+        throw new StoreError('LOCK_TIMEOUT', `waited ${waitMs} ms for another call of this process that makes or closes the session.`, {
+          details: { waitMs },
+          hint: 'Nothing was written. Try again, or run `holdfast locks` to look at the holder.',
+        })
+    } finally {
+      leave.abort()
+      signal?.removeEventListener('abort', onAbort)
+    }
   }
 
   /** The identity of a session is made inside the lock: two first messages meet in one session (F31). */
@@ -250,7 +319,7 @@ export class Transcripts {
       if (!isMoved(error)) throw error
       ours = false
     }
-    await this.#finish(open, wait)
+    await this.#detour(key, () => this.#finish(open, wait))
     return ours
   }
 
