@@ -139,12 +139,13 @@ export class Transcripts {
   /** Calls made one after another on one handle land in that order, whether awaited or not: who has to wait for an identity to be minted
    *  or a closed session to be brought to its end, makes those behind it wait too. */
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
+    let passed: Detour | undefined
     for (let moves = 0; moves < movesMax; moves++) {
-      await this.#passDetour(key, options)
+      if (this.#detours.size > 0) passed = await this.#passDetour(key, options, passed)
       // Whether the key still names it, the commit asks under the lock.
       const sessionId = this.#metadata.lastKnownSessionId(key)
       if (sessionId === undefined) {
-        await this.#detour(key, () => this.#mint(key, options))
+        passed = await this.#detour(key, () => this.#mint(key, options))
         continue
       }
       const open = this.#of(sessionId, key)
@@ -152,7 +153,7 @@ export class Transcripts {
         return await open.committer.submit(this.#appendJob(open.transcript, records, options), options)
       } catch (error) {
         if (!isMoved(error)) throw error
-        if (!this.#detours.has(key)) await this.#detour(key, () => this.#finish(open, options))
+        if (!this.#detours.has(key)) passed = await this.#detour(key, () => this.#finish(open, options))
       }
     }
     throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced faster than it can be written to.`, {
@@ -162,13 +163,14 @@ export class Transcripts {
   }
 
   /** Work on a key that every later append of this handle waits for. */
-  async #detour(key: string, work: () => Promise<unknown>): Promise<void> {
+  async #detour(key: string, work: () => Promise<unknown>): Promise<Detour> {
     const running = work()
     // Whose failure it is, is told; those behind try for themselves.
     const detour: Detour = { settled: running.then(nothing, nothing), done: false, waiting: 0 }
     this.#detours.set(key, detour)
     try {
       await running
+      return detour
     } finally {
       detour.done = true
       this.#leave(key, detour)
@@ -176,8 +178,8 @@ export class Transcripts {
   }
 
   /** Waits behind a detour. It stays in the way until the last of those who waited for it has gone on: nobody overtakes them. */
-  async #passDetour(key: string, options: WaitOptions): Promise<void> {
-    let passed: Detour | undefined
+  async #passDetour(key: string, options: WaitOptions, own: Detour | undefined): Promise<Detour | undefined> {
+    let passed = own
     for (let detour = this.#detours.get(key); detour && detour !== passed; detour = this.#detours.get(key)) {
       detour.waiting++
       try {
@@ -188,6 +190,7 @@ export class Transcripts {
       }
       passed = detour
     }
+    return passed
   }
 
   #leave(key: string, detour: Detour): void {
