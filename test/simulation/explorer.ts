@@ -97,7 +97,9 @@ class Search implements Branching {
       spent: { preemptions: 0, kills: 0, falseVerdicts: 0 },
       path: undefined,
     }
-    if (prepared) for (const [next, program] of programs.entries()) state = await new Stretch({ state, next }, next, this).prepare(program)
+    if (prepared)
+      for (const [next, program] of programs.entries())
+        state = { ...(await new Stretch({ state, next }, next, this).prepare(program)), path: undefined }
     return state
   }
 

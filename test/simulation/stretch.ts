@@ -111,8 +111,17 @@ export class Stretch {
   }
 }
 
-function described(call: Log['calls'][number]): string {
-  if (call.failed) return `${call.name} ${call.what}: ${(call.answer as NodeJS.ErrnoException).code}`
-  const answer = Buffer.isBuffer(call.answer) ? call.answer.toString('latin1') : (JSON.stringify(call.answer) ?? '')
-  return `${call.name} ${call.what}${answer && ` = ${answer.length > 120 ? `${answer.slice(0, 60)} … ${answer.slice(-60)}` : answer}`}`
+function described({ name, what, answer, failed }: Log['calls'][number]): string {
+  if (failed) return `${name} ${shortened(what)}: ${(answer as NodeJS.ErrnoException).code}`
+  if (answer === undefined) return `${name} ${shortened(what)}${name === 'stat' ? ' = nothing' : ''}`
+  const text = Buffer.isBuffer(answer) ? answer.toString('latin1') : JSON.stringify(answer)
+  return `${name} ${shortened(what)} = ${shortened(text.length > 240 ? `${text.slice(0, 120)} … ${text.slice(-120)}` : text)}`
+}
+
+/** Names of holders and facts of files, as far as they matter to somebody who reads a schedule. */
+function shortened(text: string): string {
+  return text
+    .replaceAll('/data/store/', '')
+    .replace(/held\.(\d+)\.[0-9a-f]+\.[0-9a-f]+\.\d+\.(\d+)\.\d+\.\d+\.\d+\.([a-z-]+)\.simulated\.[0-9a-f]+/g, 'held.$1.by-$2.$3')
+    .replace(/\{"dev":1,"ino":(\d+),"size":(\d+),.*\}/, 'inode $1, $2 bytes')
 }

@@ -1,0 +1,33 @@
+/** The real store on a simulated machine. */
+import type { Backend } from '../../src/backend.js'
+import { type FileBackendOptions, openFileBackend } from '../../src/file/backend.js'
+import type { Host } from '../../src/file/host.js'
+
+export const storeDirectory = '/data/store'
+
+export const storeOptions: FileBackendOptions = {
+  durability: 'power',
+  checkpoint: 'auto',
+  waitMs: 10_000,
+  maxHoldMs: 15_000,
+  readOnly: false,
+  checkKey: () => {},
+}
+
+export function openStore(host: Host, options: Partial<FileBackendOptions> = {}): Promise<Backend> {
+  return openFileBackend(storeDirectory, { ...storeOptions, ...options }, host)
+}
+
+/** Adds one to a field of an entry; returns the new value. */
+export function increment(store: Backend, key: string): Promise<number> {
+  const add = (sessions: Parameters<Parameters<Backend['commitMetadata']>[0]>[0]) => {
+    const count = Number(sessions.get(key)?.count ?? 0) + 1
+    sessions.patch(key, { count })
+    return count
+  }
+  return store.commitMetadata(add, {})
+}
+
+export function encoded(...names: string[]): { json: string }[] {
+  return names.map((name) => ({ json: JSON.stringify({ name }) }))
+}
