@@ -5,7 +5,7 @@ import { type CommonOptions, storeCommand, withStoreToRead } from './options.js'
 import { moment, plain, printJson, printTable, remark } from './output.js'
 
 interface ListOptions extends CommonOptions {
-  readonly prefix: string
+  readonly prefix?: string
 }
 
 export function listCommand(): Command {
@@ -14,11 +14,11 @@ export function listCommand(): Command {
     'holdfast list --prefix agent:main:',
     "holdfast list --json | jq -r 'select(.entry.updatedAt > 1760000000000) | .key'",
   ])
-    .option('--prefix <text>', 'only keys that begin with it', '')
+    .option('--prefix <text>', 'only keys that begin with it')
     .action(list)
 }
 
-async function list({ store: dir, json, prefix }: ListOptions): Promise<void> {
+async function list({ store: dir, json, prefix = '' }: ListOptions): Promise<void> {
   await withStoreToRead(dir, async (store) => {
     const found: [string, Entry][] = []
     for await (const session of store.entries({ prefix })) found.push(session)

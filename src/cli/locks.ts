@@ -5,7 +5,7 @@ import { type CommonOptions, storeCommand, withStoreToRead } from './options.js'
 import { count, durationText, moment, paint, plain, print, printJson, printTable } from './output.js'
 
 interface LocksOptions extends CommonOptions {
-  readonly all: boolean
+  readonly all?: boolean
 }
 
 export function locksCommand(): Command {
@@ -14,7 +14,7 @@ export function locksCommand(): Command {
     'holdfast locks --all',
     'holdfast locks --json | jq -r \'select(.holder.verdict == "alive") | .holder.pid\'',
   ])
-    .option('--all', 'free locks as well', false)
+    .option('--all', 'free locks as well')
     .addHelpText(
       'after',
       `

@@ -8,6 +8,7 @@ import { listCommand } from './list.js'
 import { locksCommand } from './locks.js'
 import { showCommand } from './show.js'
 import { statsCommand } from './stats.js'
+import { stressCommand } from './stress/command.js'
 import { tailCommand } from './tail.js'
 import { verifyCommand } from './verify.js'
 
@@ -18,12 +19,21 @@ function program(): Command {
     .addHelpText(
       'after',
       `
-Every command takes --store DIR (else HOLDFAST_STORE, else ./sessions), --json, and --help with examples.
+Every command takes --store DIR (else HOLDFAST_STORE, else ./sessions; stress makes its own), --json, and --help with examples.
 ${exitCodesHelp}`,
     )
     .showHelpAfterError('See --help.')
     .exitOverride()
-  const commands = [listCommand(), showCommand(), tailCommand(), locksCommand(), statsCommand(), verifyCommand(), importCommand()]
+  const commands = [
+    listCommand(),
+    showCommand(),
+    tailCommand(),
+    locksCommand(),
+    statsCommand(),
+    verifyCommand(),
+    importCommand(),
+    stressCommand(),
+  ]
   for (const command of commands) root.addCommand(command.copyInheritedSettings(root))
   return root
 }

@@ -7,7 +7,7 @@ import { CommandError, exitCodes, exitCodesHelp } from './exit.js'
 
 export interface CommonOptions {
   readonly store: string
-  readonly json: boolean
+  readonly json?: boolean
 }
 
 /** A command with `--store`, `--json`, examples and exit codes in its help. */
@@ -15,7 +15,7 @@ export function storeCommand(name: string, description: string, examples: readon
   return new Command(name)
     .description(description)
     .addOption(new Option('--store <dir>', 'the store').env('HOLDFAST_STORE').default('./sessions'))
-    .option('--json', 'machine-readable output, one JSON value a line', false)
+    .option('--json', 'machine-readable output, one JSON value a line')
     .addHelpText('after', `\nExamples:\n${examples.map((example) => `  $ ${example}`).join('\n')}\n${exitCodesHelp}`)
 }
 

@@ -14,7 +14,7 @@ import { headline } from './record-text.js'
 
 interface TailOptions extends CommonOptions {
   readonly lines: number
-  readonly follow: boolean
+  readonly follow?: boolean
 }
 
 const pollMs = 100
@@ -31,7 +31,7 @@ export function tailCommand(): Command {
   ])
     .argument('<key>', 'session key, exactly')
     .option('-n, --lines <count>', 'how many records', wholeNumber(0, 1_000_000), 10)
-    .option('-f, --follow', 'wait for more, until Ctrl-C', false)
+    .option('-f, --follow', 'wait for more, until Ctrl-C')
     .action(tail)
 }
 
@@ -91,7 +91,7 @@ async function followOn(key: string, place: Place, current: string | undefined, 
   return { sessionId: next, after: 0 }
 }
 
-function printRecord(stored: StoredRecord, sessionId: string, json: boolean): Promise<void> {
+function printRecord(stored: StoredRecord, sessionId: string, json: boolean | undefined): Promise<void> {
   if (json) return printJson({ seq: stored.seq, sessionId, id: stored.id ?? null, record: stored.record })
   const columns = process.stdout.isTTY ? process.stdout.columns : undefined
   const seq = String(stored.seq).padStart(6)

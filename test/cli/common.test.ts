@@ -34,7 +34,7 @@ describe('help and wrong use', () => {
 
   test('--help names every command, --version the version of the package', async () => {
     const help = await holdfast(['--help'])
-    for (const command of commands) expect(help.stdout).toContain(`  ${command} `)
+    for (const command of [...commands, 'stress']) expect(help.stdout).toContain(`  ${command} `)
     const { version } = JSON.parse(fs.readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
     expect(await holdfast(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n` })
   })
@@ -120,9 +120,12 @@ describe('which store', () => {
     expect(stderr).toBe(`holdfast: There is no session "agent:nobody" in ${store}. See \`holdfast list\`; keys are compared exactly.\n`)
   })
 
-  test('reading commands work on a store that nobody may write', async () => {
+  test('reading commands change nothing, not even a journal that a writer would fold', async () => {
     const copy = place.path('frozen')
-    fs.cpSync(store, copy, { recursive: true })
+    const live = await SessionStore.open(place.path('live'))
+    await live.session('agent:main:main').append({ n: 1 })
+    fs.cpSync(place.path('live'), copy, { recursive: true })
+    await live.close()
     const before = listing(copy)
     for (const args of [['list'], ['show', 'agent:main:main'], ['tail', 'agent:main:main'], ['locks'], ['stats'], ['verify']]) {
       expect(await holdfast([...args, '--store', copy])).toMatchObject({ code: 0, stderr: '' })

@@ -1,8 +1,9 @@
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { SessionStore, type StoredRecord } from '../../src/index.js'
-import { holdfast, jsonLines, scratch, start, writeLines } from './run.js'
+import { bin, holdfast, jsonLines, scratch, start, writeLines } from './run.js'
 
 const place = scratch()
 afterAll(() => place.remove())
@@ -127,6 +128,16 @@ describe('pi session files', () => {
     const again = await importing(store, file)
     expect(again).toMatchObject({ code: 0, added: 1, present: 5 })
     expect(again.notes).toEqual([expect.stringContaining('was version 1 when it was first imported and is 3 now')])
+  })
+
+  test('a file that lost lines in the middle and gained one at the end adds that one', async () => {
+    const [store, file] = [place.path('shrunk'), place.path('shrunk.jsonl')]
+    const lines = [versions[1][0], ...[1, 2, 3, 4].map(userMessage)]
+    writeLines(file, lines)
+    await importing(store, file)
+    writeLines(file, [lines[0]!, lines[1]!, lines[4]!, userMessage(5)])
+    expect(await importing(store, file)).toMatchObject({ code: 0, added: 1, present: 3 })
+    expect((await recordsOf(store, 'pi:shop:v1')).map(({ record }) => record)).toEqual([...lines, userMessage(5)])
   })
 
   test('lines that cannot be taken are named with number and reason, the others come in, exit 1', async () => {
@@ -438,6 +449,33 @@ describe('what cannot be imported, and what cuts an import short', () => {
     expect((await recordsOf(store, 'pi:shop:v1')).map(({ record }) => record)).toEqual(lines)
   }, 120_000)
 })
+
+test.skipIf(process.platform === 'win32')(
+  'a disk that is full in the middle: exit 3, the reason, a prefix kept; with room again the import goes on',
+  async () => {
+    const [store, file] = [place.path('full'), place.path('full.jsonl')]
+    const lines = [versions[1][0], ...Array.from({ length: 5_000 }, (_, n) => ({ ...userMessage(n), filler: 'x'.repeat(200) }))]
+    writeLines(file, lines)
+    const full = spawnSync(
+      'bash',
+      ['-c', `ulimit -f 500; exec "$0" "$@"`, process.execPath, bin, 'import', file, '--json', '--store', store],
+      { encoding: 'utf8' },
+    )
+    expect(full.status).toBe(3)
+    const [report] = jsonLines<Report>(full.stdout)
+    expect(report).toMatchObject({ finished: false, leftOut: 0, notes: [] })
+    expect(jsonLines(full.stderr)).toEqual([
+      { error: expect.objectContaining({ code: 'DISK_FULL', exitCode: 3, effect: 'none', retryable: true }) },
+    ])
+    const kept = await recordsOf(store, 'pi:shop:v1')
+    expect(kept.length).toBe(report!.added)
+    expect(kept.length).toBeGreaterThan(0)
+    expect(kept.map(({ record }) => record)).toEqual(lines.slice(0, kept.length))
+    expect(await importing(store, file)).toMatchObject({ code: 0, present: kept.length, added: lines.length - kept.length })
+    expect((await recordsOf(store, 'pi:shop:v1')).map(({ record }) => record)).toEqual(lines)
+    expect((await holdfast(['verify', '--store', store])).code).toBe(0)
+  },
+)
 
 function transcriptBytes(store: string): number {
   const dir = path.join(store, 'transcripts')

@@ -13,8 +13,8 @@ import { Tally } from './tally.js'
 
 interface ImportCommandOptions extends CommonOptions {
   readonly key?: string
-  readonly merge: boolean
-  readonly unreferenced: boolean
+  readonly merge?: boolean
+  readonly unreferenced?: boolean
 }
 
 export function importCommand(): Command {
@@ -26,8 +26,8 @@ export function importCommand(): Command {
   ])
     .argument('<path>', 'a pi session file (version 1 to 3), a sessions.json, or a directory of either')
     .option('--key <key>', 'session key; only with a single session file', keyArgument)
-    .option('--merge', 'append also to a session that has other records', false)
-    .option('--unreferenced', 'OpenClaw: also transcripts that no session key names any more', false)
+    .option('--merge', 'append also to a session that has other records')
+    .option('--unreferenced', 'OpenClaw: also transcripts that no session key names any more')
     .addHelpText(
       'after',
       `
@@ -43,7 +43,7 @@ function keyArgument(key: string): string {
 }
 
 async function importPath(path: string, options: ImportCommandOptions): Promise<void> {
-  const found = withKey(findSources(path, options.unreferenced), options.key)
+  const found = withKey(findSources(path, options.unreferenced === true), options.key)
   const tally = new Tally()
   for (const item of found.leftOut) tally.leaveOut(item)
   tally.notes.push(...found.notes)
@@ -62,7 +62,7 @@ async function importPath(path: string, options: ImportCommandOptions): Promise<
   if (!failure) return
   const said = failureOf(failure.error)
   process.exitCode = said.exitCode
-  printFailure(said, options.json)
+  printFailure(said, options.json === true)
 }
 
 function withKey(found: Found, key: string | undefined): Found {
@@ -79,7 +79,13 @@ function withKey(found: Found, key: string | undefined): Found {
 
 type Store = Parameters<typeof importTranscript>[0]
 
-async function importAll(store: Store, found: Found, tally: Tally, { merge }: ImportCommandOptions, signal: AbortSignal): Promise<void> {
+async function importAll(
+  store: Store,
+  found: Found,
+  tally: Tally,
+  { merge = false }: ImportCommandOptions,
+  signal: AbortSignal,
+): Promise<void> {
   const total = found.transcripts.reduce((sum, { bytes }) => sum + bytes, 0)
   const bar = progressBar('import')
   let done = 0
