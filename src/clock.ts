@@ -10,11 +10,12 @@ export interface Clock {
   nap(ms: number): void
 }
 
+// hrtime is CLOCK_MONOTONIC itself, but makes a bigint each time; performance.now() is the same clock, counted from the start of this process.
+const bootMs = Number(process.hrtime.bigint()) / 1e6 - performance.now()
 const cell = new Int32Array(new SharedArrayBuffer(4))
 
 export const systemClock: Clock = {
-  // hrtime is CLOCK_MONOTONIC itself; performance.now() would count from the start of this process.
-  monotonicMs: () => Number(process.hrtime.bigint()) / 1e6,
+  monotonicMs: () => bootMs + performance.now(),
   wallMs: () => Date.now(),
   sleep: (ms, signal) =>
     new Promise((resolve) => {

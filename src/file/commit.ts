@@ -474,5 +474,9 @@ export class Committer {
 /** Which sequence numbers each job got. */
 function seqsOf(counts: readonly number[], firstSeq: number): number[][] {
   let seq = firstSeq
-  return counts.map((count) => Array.from({ length: count }, () => seq++))
+  return counts.map((count) => {
+    const seqs: number[] = []
+    for (let at = 0; at < count; at++) seqs.push(seq++)
+    return seqs
+  })
 }
