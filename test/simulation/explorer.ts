@@ -26,6 +26,8 @@ export interface Exploration {
   /** The part of each program up to its first mark is preparation: it runs first, one process after the other, and is not explored. */
   readonly prepared?: boolean
   readonly bounds: Bounds
+  /** How much time a call takes, for what depends on how long somebody has had the lock. Default none: fewer states. */
+  readonly callMs?: number
   /** Throws when an end is not as it must be. The disk is the checker's own. */
   readonly check: (end: End) => Promise<void> | void
 }
@@ -66,8 +68,11 @@ class Search implements Branching {
   private readonly seen = new Map<string, Spent[]>()
   private readonly ends = new Set<string>()
   private runs = 0
+  readonly callMs: number
 
-  constructor(private readonly exploration: Exploration) {}
+  constructor(private readonly exploration: Exploration) {
+    this.callMs = exploration.callMs ?? 0
+  }
 
   async all(): Promise<Coverage> {
     const start = await this.start()

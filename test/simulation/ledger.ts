@@ -1,6 +1,7 @@
 /** What programs say they did, and whether a census bears it out. */
 import { isStoreError } from '../../src/errors.js'
 import type { Census } from './census.js'
+import type { Fact } from './state.js'
 
 export interface Teller {
   note(fact: string): void
@@ -33,8 +34,8 @@ export interface Deed {
   receipt?: { sessionId: string; seqs: number[]; duplicate: boolean }
 }
 
-/** @param facts  in order; `unit` tells whose: one unit does one thing at a time. */
-export function deedsOf(facts: readonly { readonly process: number; readonly fact: string }[]): Deed[] {
+/** @param facts  in order. */
+export function deedsOf(facts: readonly Fact[]): Deed[] {
   const deeds: Deed[] = []
   const open = new Map<string, Deed>()
   for (const { process, fact } of facts) {
@@ -53,6 +54,29 @@ export function deedsOf(facts: readonly { readonly process: number; readonly fac
     if (verb === 'did' && what.startsWith('append ')) deed.receipt = JSON.parse(rest!)
   }
   return deeds
+}
+
+/** Throws unless everything that a reader saw was some prefix of what was done, with all that was acknowledged before it began (P4).
+ *  Readers say `reads`, then `saw count N` or `saw names a,b`. */
+export function assertReadersSawPrefixes(facts: readonly Fact[], found: Census, key: string): void {
+  for (const [at, { process, fact }] of facts.entries()) {
+    if (!fact.startsWith('saw ')) continue
+    const began = facts.findLastIndex((other, i) => i < at && other.process === process && other.fact === 'reads')
+    const count = (verb: string, before: number) =>
+      facts.slice(0, before).filter((other) => other.fact.startsWith(`${verb} count ${key}`)).length
+    const [, kind, seen = ''] = fact.split(' ')
+    if (kind === 'count' && (Number(seen) < count('did', began) || Number(seen) > count('try', at)))
+      throw new Error(`a reader saw ${fact} between ${count('did', began)} and ${count('try', at)}`)
+    if (kind !== 'names') continue
+    const there = found.records.filter(({ sessionId }) => sessionId === found.entries.get(key)?.sessionId).map(({ name }) => name)
+    if (!`${there.join()},`.startsWith(seen === '' ? '' : `${seen},`))
+      throw new Error(`a reader saw ${seen}, which is no prefix of ${there.join()}`)
+    const acknowledged = facts
+      .slice(0, began)
+      .flatMap((other) => (other.fact.startsWith('did append ') ? other.fact.split(' ')[3]!.split(',') : []))
+    const missing = acknowledged.filter((name) => !seen.split(',').includes(name))
+    if (missing.length > 0) throw new Error(`a reader saw ${seen}, without ${missing.join()} that was acknowledged before`)
+  }
 }
 
 /** Throws unless the store holds everything acknowledged once and in order, what is unsure whole or not at all, and nothing that was refused. */

@@ -73,6 +73,8 @@ export class Machine implements SimulatedProcess {
     private readonly machine: SimulatedDisk,
     private readonly replayed: Log,
     private readonly scheduler: Scheduler,
+    /** How much time a call takes, as this process sees it. */
+    private readonly callMs = 0,
   ) {
     const clock = {
       monotonicMs: () => this.clockMs,
@@ -172,6 +174,7 @@ export class Machine implements SimulatedProcess {
         new Error(`process ${this.pid} is not deterministic: call ${at} was ${call.name} ${call.what}, now it is ${name} ${what}`),
       )
     this.calls.push(call)
+    this.clockMs += this.callMs
     if (!recorded) this.digest = digestOf(this.digest, call)
     else if (this.isLive) this.digest = this.replayed.digest
     if (call.failed) throw call.answer

@@ -46,8 +46,19 @@ export function statOf(node: Node): FileStat {
   return { dev: 1, ino: node.ino, size, ctimeMs: node.ctimeMs, mode: modes[node.kind], kind: node.kind }
 }
 
+const keys = new WeakMap<Node, string>()
+
 /** Equal for nodes that no program can tell apart. */
 export function keyOf(node: Node): string {
+  let key = keys.get(node)
+  if (key === undefined) {
+    key = describedKey(node)
+    keys.set(node, key)
+  }
+  return key
+}
+
+function describedKey(node: Node): string {
   const front = `${node.id}:${node.ino}:${node.links}:${node.ctimeMs}:`
   if (node.kind === 'file') return `${front}f${node.bytes.digest}`
   if (node.kind === 'symlink') return `${front}s${node.target}`

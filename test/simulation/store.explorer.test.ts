@@ -3,8 +3,8 @@
 import { describe, expect, test } from 'vitest'
 import type { Backend } from '../../src/backend.js'
 import { census } from './census.js'
-import { type Bounds, type Coverage, type End, explore } from './explorer.js'
-import { assertBorneOut, attempt, type Deed, deedsOf } from './ledger.js'
+import { type Bounds, type Coverage, type End, type Exploration, explore } from './explorer.js'
+import { assertBorneOut, assertReadersSawPrefixes, attempt, type Deed, deedsOf } from './ledger.js'
 import type { Program, SimulatedProcess } from './machine.js'
 import { processDisk } from './process-disk.js'
 import { SimulatedDisk } from './simulated-disk.js'
@@ -15,8 +15,8 @@ const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
 
 /** Two processes: all schedules with two preemptions, one kill and one false verdict; three: fewer. */
 function bounds(processes: number): Bounds {
-  if (soak) return { preemptions: 3, kills: 1, falseVerdicts: 2, runsMax: 400_000 }
-  return { preemptions: processes > 2 ? 1 : 2, kills: 1, falseVerdicts: 1, runsMax: 20_000 }
+  if (soak) return { preemptions: 3, kills: 1, falseVerdicts: 2, runsMax: 100_000 }
+  return { preemptions: processes > 2 ? 1 : 2, kills: 1, falseVerdicts: 1, runsMax: 2_500 }
 }
 
 type Part = (store: Backend, process: SimulatedProcess) => Promise<unknown>
@@ -29,6 +29,22 @@ const appending =
 const rotating: Part = (store, process) => attempt(process, 'rotate shared', () => store.rotate('shared', 'reset', {}))
 const deleting: Part = (store, process) => attempt(process, 'delete shared', () => store.delete('shared', {}))
 const checkpointing: Part = (store, process) => attempt(process, 'checkpoint', () => store.checkpoint())
+
+/** Looks twice: what it sees the second time may not be older. */
+const reading: Part = async (store, process) => {
+  for (let look = 0; look < 2; look++) {
+    process.mark('reads')
+    process.note(`saw count ${Number((await store.get('shared'))?.count ?? 0)}`)
+    process.mark('reads')
+    const names: string[] = []
+    for await (const { record } of store.read('shared', {})) names.push(String(record.name))
+    process.note(`saw names ${names.join()}`)
+  }
+}
+const together =
+  (...parts: Part[]): Part =>
+  (store, process) =>
+    Promise.all(parts.map((part) => part(store, process)))
 
 /** Everybody has the store open; then everybody does their part at once. */
 function program(...parts: Part[]): Program {
@@ -56,10 +72,28 @@ async function check({ disk, facts }: End, before: readonly Deed[]): Promise<voi
   const host = simulatedHost(processDisk(disk, lastPid), { pid: lastPid })
   const found = await census(host, true)
   assertBorneOut([...before, ...deedsOf(facts)], found)
+  const earlier = before.map(({ what, outcome }) => ({ process: -1, fact: `${outcome} ${what}` }))
+  assertReadersSawPrefixes(
+    [...earlier.map(({ fact }) => ({ process: -1, fact: fact.replace('did', 'try') })), ...earlier, ...facts],
+    found,
+    'shared',
+  )
 }
 
-async function explored(disk: SimulatedDisk, programs: Program[], before: readonly Deed[] = [], prepared = true): Promise<Coverage> {
-  const coverage = await explore({ disk, programs, prepared, bounds: bounds(programs.length), check: (end) => check(end, before) })
+async function explored(
+  disk: SimulatedDisk,
+  programs: Program[],
+  before: readonly Deed[] = [],
+  more: Partial<Exploration> = {},
+): Promise<Coverage> {
+  const coverage = await explore({
+    disk,
+    programs,
+    prepared: true,
+    ...more,
+    bounds: bounds(programs.length),
+    check: (end) => check(end, before),
+  })
   console.log(`${expect.getState().currentTestName}: ${JSON.stringify(coverage)}`)
   return coverage
 }
@@ -126,11 +160,29 @@ describe('whatever the order of their system calls', () => {
     await explored(await written(), [program(appending('a', { id: 'evt-7' })), program(appending('a', { id: 'evt-7' }))], earlier)
   })
 
+  test('a reader among writers sees a prefix, with all that was acknowledged before it began (P4)', async () => {
+    await explored(
+      await written(),
+      [program(reading), program(counting, appending('a,b')), program(appending('c'), checkpointing)],
+      earlier,
+    )
+  })
+
+  test('calls made at once in one process share commits with each other, not with those of another', async () => {
+    const both = (one: string, two: string) => together(counting, counting, appending(one), appending(two, { id: two }))
+    await explored(await written(), [program(both('a', 'b,c')), program(both('d', 'e'))], earlier)
+  })
+
+  test('a lock that is handed over to the one who waits has one holder', async () => {
+    const programs = [program(counting, counting), program(counting, counting), program(counting)]
+    await explored(await written(), programs, earlier, { callMs: 3 })
+  })
+
   test('two processes make a store at once, and both write to it', async () => {
     const opening: Program = async (process) => {
       const store = await openStore(process.host)
       await counting(store, process)
     }
-    await explored(await madeStore(), [opening, opening], [], false)
+    await explored(await madeStore(), [opening, opening], [], { prepared: false })
   })
 })

@@ -1,4 +1,4 @@
-import { type Log, Machine, type Program, Suspended } from './machine.js'
+import { type Log, Machine, type Program, type Scheduler, Suspended } from './machine.js'
 import type { SimulatedDisk } from './simulated-disk.js'
 import { able, isAlive, type Path, pidOf, type State, type Task, told, withHistory, withProcess } from './state.js'
 
@@ -12,6 +12,8 @@ export interface NextCall {
 
 /** What the search wants to know of a process under way. */
 export interface Branching {
+  /** How much time a call takes. */
+  readonly callMs: number
   /** Whether somebody has been here before. */
   wasSeen(state: State, process: number): boolean
   /** Others may run in front of this call. */
@@ -42,7 +44,7 @@ export class Stretch {
     this.disk = task.state.disk.clone()
     this.state = task.state
     this.from = log.count
-    this.machine = new Machine(pidOf(process), this.disk, log, {
+    const scheduler: Scheduler = {
       beforeCall: (name, what, bytes) => this.beforeCall({ name, what, bytes }),
       forcedProbe: () => (this.machine.calls.length === this.from ? task.probe : undefined),
       noted: (fact) => {
@@ -51,7 +53,8 @@ export class Stretch {
       wakes: () => !this.stepped || able(this.now(), process).length === 0,
       truth: (pid) =>
         pid === pidOf(process) || isAlive(task.state, pid) ? { exists: true, startTime: String(pid), zombie: false } : { exists: false },
-    })
+    }
+    this.machine = new Machine(pidOf(process), this.disk, log, scheduler, branching.callMs)
   }
 
   async run(program: Program): Promise<void> {
