@@ -41,10 +41,11 @@ export interface AcquireOptions {
 /** How long one handle may take the lock again and again while others wait. */
 const tenureMs = 5
 /** An offered lock that is not taken up within this long is anybody's. */
-const offerMs = 100
+const offerMs = 50
 /** Tickets are given back; one that outlives its process goes when its process is found dead. */
 const ticketMs = 3_600_000
 const napsMs = 0.2
+const napMsMax = 15
 
 interface LocalWaiter {
   readonly resume: () => void
@@ -349,23 +350,30 @@ export class Baton {
     }
     const ticket = this.#drawTicket(options.does)
     let wake = new AbortController()
-    let stopWatching: (() => void) | undefined
-    const onAbort = () => wake.abort()
-    options.signal?.addEventListener('abort', onAbort, { once: true })
+    const onWake = () => wake.abort()
+    // Whoever hands the lock over to us takes our ticket away. The lock itself is only worth watching while one holder stays: else every
+    // change of hands would wake all who wait.
+    const watches = ticket ? [this.#host.watch(`${this.#queuePath}/${ticket}`, onWake)] : []
+    options.signal?.addEventListener('abort', onWake, { once: true })
     try {
-      for (let naptimeMs = 1; ; naptimeMs = Math.min(20, naptimeMs * 1.5)) {
+      let blocker = ''
+      for (let napMs = 1; ; napMs = Math.min(napMsMax, napMs * 1.5)) {
         if (options.signal?.aborted) throw options.signal.reason
         const leftMs = options.deadlineMs - clock.monotonicMs()
         if (leftMs <= 0) throw this.timeout(options.waitMs)
-        if (naptimeMs > 4 && !stopWatching) stopWatching = this.#host.watch(this.#path, onAbort)
-        await clock.sleep(Math.min(leftMs, naptimeMs * (0.5 + Number.parseInt(this.#host.nonce(4), 16) / 65_536)), wake.signal)
+        await clock.sleep(Math.min(leftMs, napMs * (0.5 + Number.parseInt(this.#host.nonce(4), 16) / 65_536)), wake.signal)
         if (wake.signal.aborted) wake = new AbortController()
         const held = this.#claim(options.does) ?? this.#attempt(options.does)
         if (held) return held
+        // An offer that we overslept has cost us the ticket, not our place in line.
+        if (ticket && !this.#host.disk.stat(`${this.#queuePath}/${ticket}`)) this.#putTicket(ticket)
+        const now = this.#blocker?.entry.name ?? ''
+        if (now === blocker && watches.length < 2) watches.push(this.#host.watch(this.#path, onWake))
+        blocker = now
       }
     } finally {
-      stopWatching?.()
-      options.signal?.removeEventListener('abort', onAbort)
+      for (const stop of watches) stop()
+      options.signal?.removeEventListener('abort', onWake)
       this.#returnTicket(ticket, options.does)
     }
   }
@@ -385,13 +393,17 @@ export class Baton {
     )
   }
 
-  /** Tickets are a courtesy: without one a waiter only loses its place in line. */
   #drawTicket(does: string): string | undefined {
-    const { clock, disk, identity } = this.#host
+    const { clock, identity } = this.#host
     const nowMs = clock.monotonicMs()
-    const ticket = heldName(Math.floor(nowMs * 1000), this.#prefix, nowMs, ticketMs, does, identity.host, this.#nonce)
+    return this.#putTicket(heldName(Math.floor(nowMs * 1000), this.#prefix, nowMs, ticketMs, does, identity.host, this.#nonce))
+  }
+
+  /** Tickets are a courtesy: without one a waiter only loses its place in line. */
+  #putTicket(ticket: string): string | undefined {
     try {
-      makeDirectories(disk, `${this.#queuePath}/${ticket}`)
+      makeDirectories(this.#host.disk, this.#queuePath)
+      this.#host.disk.close(this.#host.disk.open(`${this.#queuePath}/${ticket}`, 'create'))
       return ticket
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
@@ -440,7 +452,7 @@ export class Baton {
 
   #removeTicket(ticket: string): void {
     try {
-      this.#host.disk.rmdir(`${this.#queuePath}/${ticket}`)
+      this.#host.disk.unlink(`${this.#queuePath}/${ticket}`)
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
     }
