@@ -57,6 +57,8 @@ async function main(argv: readonly string[]): Promise<void> {
     if (error.code === 'EPIPE') process.exit()
     throw error
   })
+  // Set to nothing is not set.
+  if (process.env.HOLDFAST_STORE === '') delete process.env.HOLDFAST_STORE
   try {
     await program().parseAsync(argv)
   } catch (error) {

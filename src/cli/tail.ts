@@ -93,10 +93,10 @@ async function followOn(key: string, place: Place, current: string | undefined, 
 
 function printRecord(stored: StoredRecord, sessionId: string, json: boolean | undefined): Promise<void> {
   if (json) return printJson({ seq: stored.seq, sessionId, id: stored.id ?? null, record: stored.record })
-  const columns = process.stdout.isTTY ? process.stdout.columns : undefined
-  const seq = String(stored.seq).padStart(6)
   const { when, what, text } = headline(stored.record)
-  const width = columns === undefined ? Number.POSITIVE_INFINITY : Math.max(20, columns - seq.length - when.length - what.length - 6)
+  if (!process.stdout.isTTY) return print([stored.seq, when, what, text].join('\t'))
+  const seq = String(stored.seq).padStart(6)
+  const width = Math.max(20, process.stdout.columns - seq.length - when.length - what.length - 6)
   return print(`${paint('dim', seq)}  ${paint('dim', when)}  ${paint('cyan', what)}  ${cut(text, width)}`)
 }
 

@@ -25,6 +25,17 @@ const reading: [string, string[]][] = [
 ]
 
 describe('help and wrong use', () => {
+  test('docs/cli.md has a section for every command and names every option of its help', async () => {
+    const docs = fs.readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8')
+    for (const command of [...commands, 'stress']) {
+      const section = docs.split(/^## /m).find((part) => part.startsWith(`${command}\n`))
+      expect(section, `a section on ${command}`).toBeDefined()
+      const { stdout } = await holdfast([command, '--help'])
+      const options = [...stdout.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gm)].map(([, option]) => option!)
+      for (const option of options.filter((name) => !['--store', '--json', '--help'].includes(name))) expect(section).toContain(option)
+    }
+  })
+
   test.each(commands)('%s --help has its options, examples and exit codes', async (command) => {
     const { code, stdout, stderr } = await holdfast([command, '--help'])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
@@ -112,6 +123,7 @@ describe('which store', () => {
     expect(await keys(['--store', store], { env: { HOLDFAST_STORE: place.path('missing') } })).toBe('agent:main:main')
     fs.symlinkSync(store, place.path('sessions'))
     expect(await keys([], { cwd: place.dir })).toBe('agent:main:main')
+    expect(await keys([], { cwd: place.dir, env: { HOLDFAST_STORE: '' } })).toBe('agent:main:main')
   })
 
   test.each(['show', 'tail'])('%s of a key that is not there is wrong use, and says where to look', async (command) => {

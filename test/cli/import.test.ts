@@ -450,6 +450,38 @@ describe('what cannot be imported, and what cuts an import short', () => {
   }, 120_000)
 })
 
+// P6
+test('several imports of one file at once bring it in once, in order', async () => {
+  const [store, file] = [place.path('twice'), place.path('twice.jsonl')]
+  const lines = [versions[1][0], ...Array.from({ length: 3_000 }, (_, n) => userMessage(n))]
+  writeLines(file, lines)
+  const reports = await Promise.all([importing(store, file), importing(store, file), importing(store, file)])
+  expect(reports.map(({ code }) => code)).toEqual([0, 0, 0])
+  expect(reports.reduce((sum, { added }) => sum + added, 0)).toBe(lines.length)
+  expect((await recordsOf(store, 'pi:shop:v1')).map(({ record }) => record)).toEqual(lines)
+})
+
+test('one session that cannot be taken does not keep the others out', async () => {
+  const [store, dir] = [place.path('some-store'), place.path('some')]
+  for (const version of [2, 3] as const) writeLines(path.join(dir, `s${version}.jsonl`), versions[version])
+  const describing = (keys: Record<string, string>) => {
+    const sessions = Object.fromEntries(Object.entries(keys).map(([key, sessionId]) => [key, { sessionId }]))
+    fs.writeFileSync(path.join(dir, 'sessions.json'), JSON.stringify(sessions))
+  }
+  describing({ damaged: 's2' })
+  await importing(store, dir)
+  const [name] = fs.readdirSync(path.join(store, 'transcripts'))
+  const file = path.join(store, 'transcripts', name!)
+  // Bytes that were acknowledged are gone from the middle.
+  const bytes = fs.readFileSync(file)
+  fs.writeFileSync(file, Buffer.concat([bytes.subarray(0, 300), bytes.subarray(320)]))
+  describing({ damaged: 's2', [`too long ${'x'.repeat(600)}`]: 's3', sound: 's3' })
+  const report = await importing(store, dir)
+  expect(report).toMatchObject({ code: 1, finished: true, added: 4, leftOut: 2 })
+  expect(report.problems.map(({ why }) => why)).toEqual([expect.stringContaining('LOG_CORRUPT'), expect.stringContaining('INVALID_KEY')])
+  expect(await recordsOf(store, 'sound')).toHaveLength(4)
+})
+
 test.skipIf(process.platform === 'win32')(
   'a disk that is full in the middle: exit 3, the reason, a prefix kept; with room again the import goes on',
   async () => {

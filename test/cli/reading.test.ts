@@ -103,7 +103,7 @@ describe('tail', () => {
     const { stdout } = await on('tail', key)
     const lines = stdout.trimEnd().split('\n')
     expect(lines).toHaveLength(10)
-    expect(lines[0]).toBe('     3  2026-01-02T03:04:03.000Z  user  line 3')
+    expect(lines[0]).toBe('3\t2026-01-02T03:04:03.000Z\tuser\tline 3')
     expect((await on('tail', key, '-n', '2')).stdout.trimEnd().split('\n').at(-1)).toContain('line 12')
     expect((await on('tail', key, '-n', '0')).stdout).toBe('')
     expect((await on('tail', key, '--lines', '99')).stdout.trimEnd().split('\n')).toHaveLength(12)
