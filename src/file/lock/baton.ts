@@ -47,6 +47,10 @@ const ticketMs = 3_600_000
 const napsMs = 0.2
 const napMsMax = 15
 
+/** Windows refuses to rename a directory while somebody looks into it; that passes. */
+const windowsInUse = process.platform === 'win32'
+const inUse = new Set(['EPERM', 'EACCES', 'EBUSY'])
+
 interface LocalWaiter {
   readonly resume: () => void
 }
@@ -207,7 +211,7 @@ export class Baton {
       disk.rename(`${this.#path}/${from.name}`, stage)
     } catch (error) {
       const errno = errnoOf(error)
-      if (errno === 'ENOENT') return undefined
+      if (errno === 'ENOENT' || (windowsInUse && inUse.has(errno ?? ''))) return undefined
       if (errno === 'EXDEV') return this.#replaceImageLayer(from)
       throw ioError(error, `taking the lock ${this.#options.label}`, 'none')
     }

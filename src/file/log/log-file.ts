@@ -94,11 +94,8 @@ export class LogFile {
     const stat = this.#place.disk.stat(this.#place.path)
     if (!stat) return 'absent'
     if (stat.ino !== this.ino || stat.dev !== this.dev) return 'replaced'
-    if (stat.size === this.size) {
-      if (stat.ctimeMs === this.#ctimeMs) return 'current'
-      this.#ctimeMs = stat.ctimeMs
-      return 'touched'
-    }
+    // Touched stays touched until it is opened anew: somebody may have edited it in place.
+    if (stat.size === this.size) return stat.ctimeMs === this.#ctimeMs ? 'current' : 'touched'
     this.#readTo(stat)
     return 'grown'
   }

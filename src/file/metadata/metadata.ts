@@ -56,6 +56,7 @@ export class Metadata implements LogOwner {
   /** The snapshot that `cells` builds on, as it was when last looked at, and how large it is. */
   #snapshot: FileStat | undefined
   #batch: Overlay = new Overlay(this.#cells)
+  #loading: Promise<void> | undefined
   #stopIdle: (() => void) | undefined
 
   constructor(host: Host, baton: Baton, places: MetadataPlaces, options: MetadataOptions, vital: Vital, tools: ViewTools, tag: string) {
@@ -207,7 +208,14 @@ export class Metadata implements LogOwner {
   }
 
   /** Loads snapshot and journal, as a pair that belongs together. */
-  async reload(): Promise<void> {
+  reload(): Promise<void> {
+    this.#loading ??= this.#load().finally(() => {
+      this.#loading = undefined
+    })
+    return this.#loading
+  }
+
+  async #load(): Promise<void> {
     let why = ''
     for (let tries = 0; tries < loadTriesMax; tries++) {
       const loaded = await this.#loadOnce()
