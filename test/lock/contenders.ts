@@ -56,11 +56,25 @@ export class LockDirectory {
     return path.join(this.path, name)
   }
 
-  /** A ticket in the queue. */
-  ticket(who: Partial<Holder>, n: number): string {
-    const name = path.join(`${this.path}.queue`, nameOf(n, who))
-    fs.mkdirSync(name, { recursive: true })
-    return name
+  /** Leaves a ticket in the queue, as a waiter does that never gets to take it back. */
+  async ticket(who: Partial<Identity> = {}): Promise<string> {
+    const stuck = (name: string, remove: (name: string) => void) => {
+      if (!name.includes('.queue/')) remove(name)
+    }
+    const disk = {
+      ...nodeDisk,
+      unlink: (name: string) => stuck(name, nodeDisk.unlink),
+      rmdir: (name: string) => stuck(name, nodeDisk.rmdir),
+    }
+    const before = this.tickets()
+    await acquireSoon(this.contender({ disk, identity: identityWith(who) }), 5).catch(() => {})
+    const [ticket] = this.tickets().filter((name) => !before.includes(name))
+    if (!ticket) throw new Error('no ticket was drawn')
+    return ticket
+  }
+
+  tickets(): string[] {
+    return fs.existsSync(`${this.path}.queue`) ? fs.readdirSync(`${this.path}.queue`) : []
   }
 }
 
