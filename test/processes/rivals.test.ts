@@ -40,8 +40,8 @@ function rivalOptions(rival: string, fault?: FaultKind): TrialOptions {
     mix: { update: 9, append: 0, get: 1 },
     kinds: fault ? [fault] : [],
     seconds: slow ? 5 : 2,
-    // proper-lockfile allows no staleness below 2 s.
-    maxHoldMs: slow ? 2_000 : 100,
+    // proper-lockfile allows no staleness below 2 s. Where only the dead are to be taken over, nobody else may be.
+    maxHoldMs: slow ? 2_000 : fault === 'kill' ? 5_000 : 100,
     gapMs: slow ? 400 : 80,
     waitMs: slow ? 6_000 : 2_000,
   }

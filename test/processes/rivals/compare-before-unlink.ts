@@ -3,7 +3,7 @@ import { lockFile, read, remove } from './lock-file.js'
 import { openRival } from './whole-file.js'
 
 export const { openSubject } = openRival((path, options) =>
-  lockFile(path, options, (stale, text) => {
-    if (read(stale) === text) remove(stale)
+  lockFile(path, options, async (stale, text) => {
+    if ((await read(stale)) === text) await remove(stale)
   }),
 )

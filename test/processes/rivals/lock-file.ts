@@ -1,7 +1,7 @@
 /** A lock file made with O_EXCL that names its holder: pid, start time, when and for how long at most. What a contender does with a stale one
- *  is what the three rivals built on it differ in. */
+ *  is what the three rivals built on it differ in. Asynchronous throughout, as those in use are. */
 import { randomUUID } from 'node:crypto'
-import fs from 'node:fs'
+import fs from 'node:fs/promises'
 import type { SubjectOptions } from '../../../src/cli/stress/subject.js'
 import { probeProcess } from '../../../src/file/lock/identity.js'
 import { poll, type RivalLock } from './whole-file.js'
@@ -15,7 +15,7 @@ interface Owner {
 }
 
 /** @param text  the lock file's content when it was judged stale */
-export type RemoveStale = (path: string, text: string) => void
+export type RemoveStale = (path: string, text: string) => Promise<void>
 
 export function lockFile(path: string, { maxHoldMs, waitMs }: SubjectOptions, removeStale: RemoveStale): RivalLock {
   const takeovers = { dead: 0, expired: 0 }
@@ -23,22 +23,22 @@ export function lockFile(path: string, { maxHoldMs, waitMs }: SubjectOptions, re
   return {
     takeovers,
     acquire: () =>
-      poll(waitMs, () => {
+      poll(waitMs, async () => {
         const owner: Owner = { pid: process.pid, startTime, createdAt: Date.now(), maxHoldMs, nonce: randomUUID() }
-        if (create(path, JSON.stringify(owner))) return () => release(path, owner)
-        const text = read(path)
+        if (await create(path, JSON.stringify(owner))) return () => release(path, owner)
+        const text = await read(path)
         const verdict = text === undefined ? undefined : judge(text)
         if (text === undefined || verdict === undefined) return undefined
         takeovers[verdict]++
-        removeStale(path, text)
+        await removeStale(path, text)
         return undefined
       }),
   }
 }
 
-function create(path: string, text: string): boolean {
+async function create(path: string, text: string): Promise<boolean> {
   try {
-    fs.writeFileSync(path, text, { flag: 'wx' })
+    await fs.writeFile(path, text, { flag: 'wx' })
     return true
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
@@ -47,8 +47,8 @@ function create(path: string, text: string): boolean {
 }
 
 /** Lets go of its own lock only, as far as looking before can tell. */
-function release(path: string, { nonce }: Owner): void {
-  if (read(path)?.includes(nonce)) remove(path)
+async function release(path: string, { nonce }: Owner): Promise<void> {
+  if ((await read(path))?.includes(nonce)) await remove(path)
 }
 
 function judge(text: string): 'dead' | 'expired' | undefined {
@@ -73,15 +73,15 @@ function startOf(pid: number): { exists: boolean; startTime?: string | undefined
   return probe.exists && !probe.zombie ? { exists: true, startTime: probe.startTime } : { exists: false }
 }
 
-export function read(path: string): string | undefined {
+export async function read(path: string): Promise<string | undefined> {
   try {
-    return fs.readFileSync(path, 'utf8')
+    return await fs.readFile(path, 'utf8')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error
   }
 }
 
-export function remove(path: string): void {
-  fs.rmSync(path, { force: true })
+export async function remove(path: string): Promise<void> {
+  await fs.rm(path, { force: true })
 }

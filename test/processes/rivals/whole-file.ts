@@ -87,10 +87,10 @@ function replace(path: string, text: string): void {
 }
 
 /** Tries until it works or the time is up; `attempt` gives undefined while somebody else holds the lock. */
-export async function poll<T>(waitMs: number, attempt: () => T | undefined): Promise<T> {
+export async function poll<T>(waitMs: number, attempt: () => T | undefined | Promise<T | undefined>): Promise<T> {
   const deadline = nowMs() + waitMs
   for (;;) {
-    const result = attempt()
+    const result = await attempt()
     if (result !== undefined) return result
     if (nowMs() > deadline) throw Object.assign(new Error('the lock stayed held'), { code: 'LOCK_TIMEOUT' })
     await new Promise((resolve) => setTimeout(resolve, 1 + Math.random() * 4))
