@@ -71,6 +71,7 @@ interface Waiting {
   readonly job: Job<unknown>
   readonly deadlineMs: number
   readonly waitMs: number
+  readonly signal: AbortSignal | undefined
   tries: number
   alone: boolean
   resolve(value: unknown): void
@@ -88,6 +89,7 @@ export class Committer {
   #owner: LogOwner
   #options: CommitterOptions
   #queue: Waiting[] = []
+  #signals = new Map<AbortSignal, { calls: number; onAbort: () => void }>()
   #pumping = false
   #wake: AbortController | undefined
   #waitingUntilMs = 0
@@ -114,13 +116,14 @@ export class Committer {
       const waiting: Waiting = {
         job,
         waitMs,
+        signal,
         deadlineMs: this.#host.clock.monotonicMs() + waitMs,
         tries: 0,
         alone: false,
         resolve: resolve as (value: unknown) => void,
         reject,
       }
-      if (signal) this.#abortable(waiting, signal)
+      if (signal) this.#listen(signal)
       this.#queue.push(waiting)
       // Somebody more impatient than those who wait already: wait anew, for as long as this one may.
       if (waiting.deadlineMs < this.#waitingUntilMs) this.#wake?.abort()
@@ -131,25 +134,28 @@ export class Committer {
     })
   }
 
-  /** An abort takes the call out of the queue; it never runs later. What has landed stands. */
-  #abortable(waiting: Waiting, signal: AbortSignal): void {
+  /** An abort takes the call out of the queue; it never runs later. What has landed stands. One listener for all calls of a signal. */
+  #listen(signal: AbortSignal): void {
+    const known = this.#signals.get(signal)
+    if (known) {
+      known.calls++
+      return
+    }
     const onAbort = () => {
-      const at = this.#queue.indexOf(waiting)
-      if (at < 0) return
-      this.#queue.splice(at, 1)
-      this.#fail(waiting, signal.reason)
+      const leaving = this.#queue.filter((waiting) => waiting.signal === signal)
+      this.#queue = this.#queue.filter((waiting) => waiting.signal !== signal)
+      for (const waiting of leaving) this.#fail(waiting, signal.reason)
       if (this.#queue.length === 0) this.#wake?.abort()
     }
     signal.addEventListener('abort', onAbort, { once: true })
-    const { resolve, reject } = waiting
-    waiting.resolve = (value) => {
-      signal.removeEventListener('abort', onAbort)
-      resolve(value)
-    }
-    waiting.reject = (reason) => {
-      signal.removeEventListener('abort', onAbort)
-      reject(reason)
-    }
+    this.#signals.set(signal, { calls: 1, onAbort })
+  }
+
+  #unlisten(signal: AbortSignal | undefined): void {
+    const known = signal && this.#signals.get(signal)
+    if (!known || --known.calls > 0) return
+    signal.removeEventListener('abort', known.onAbort)
+    this.#signals.delete(signal)
   }
 
   async #pump(): Promise<void> {
@@ -414,6 +420,7 @@ export class Committer {
   }
 
   #settle(waiting: Waiting, seqs: readonly number[], log: LogFile): void {
+    this.#unlisten(waiting.signal)
     try {
       waiting.resolve(waiting.job.result(seqs, log))
     } catch (error) {
@@ -422,6 +429,7 @@ export class Committer {
   }
 
   #fail(waiting: Waiting, error: unknown): void {
+    this.#unlisten(waiting.signal)
     waiting.reject(error)
   }
 

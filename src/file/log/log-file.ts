@@ -201,7 +201,12 @@ export class LogFile {
     if (stat.ino === this.ino && stat.dev === this.dev) return true
     let found = false
     const { writer } = this.#expected
-    LogFile.open(this.#place, 'read', 'whole', { record: (mark) => void (found ||= mark.writer === writer) }).retire()
+    const sink: ChainSink = {
+      record(mark) {
+        if (mark.writer === writer) found = true
+      },
+    }
+    LogFile.open(this.#place, 'read', 'whole', sink).retire()
     return found
   }
 
