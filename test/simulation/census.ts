@@ -29,7 +29,12 @@ export async function census(host: Host, goOn: boolean): Promise<Census> {
   const store = await openStore(host)
   const entries = new Map<string, Entry>()
   for await (const [key, entry] of store.entries('')) entries.set(key, entry)
-  const records = [...logged(host, 'transcripts'), ...logged(host, 'archive')]
+  const archived = logged(host, 'archive')
+  // A power cut may leave a log under both names of its last rename.
+  const live = logged(host, 'transcripts').filter(
+    (record) => !archived.some(({ sessionId, seq }) => sessionId === record.sessionId && seq === record.seq),
+  )
+  const records = [...live, ...archived]
   for (const [key, { sessionId }] of entries)
     await sameAsRead(
       store,

@@ -10,7 +10,7 @@ import { SimulatedDisk } from './simulated-disk.js'
 async function outcomes(scenario: (disk: Disk) => Promise<void> | void, most = 5_000): Promise<Set<string>> {
   const disk = new SimulatedDisk()
   await scenario(processDisk(disk, 1))
-  const { disks } = powerCuts(disk, most, seededRandom(7))
+  const { disks } = powerCuts(disk, { most, random: seededRandom(7) })
   return new Set(disks.map(described))
 }
 
@@ -67,10 +67,10 @@ describe('a simulated power cut', () => {
     view.write(fd, Buffer.from('one'))
     const syncing = view.sync(fd)
     view.write(fd, Buffer.from('two'))
-    expect(powerCuts(disk, 500, seededRandom(7)).disks.map(described)).toContain('/a=')
+    expect(powerCuts(disk, { most: 500, random: seededRandom(7) }).disks.map(described)).toContain('/a=')
     go()
     await syncing
-    const found = powerCuts(disk, 500, seededRandom(7)).disks.map(described)
+    const found = powerCuts(disk, { most: 500, random: seededRandom(7) }).disks.map(described)
     expect(found).toContain('/a=one')
     expect(found).not.toContain('/a=')
   })

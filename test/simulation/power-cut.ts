@@ -3,15 +3,16 @@
  *  never leaves neither name: journals write both halves at once); for every file any part of the bytes since its last sync. */
 import { FileBytes } from './file-bytes.js'
 import type { DirectoryNode, FileNode } from './node.js'
-import { type DiskSettings, type Planted, SimulatedDisk } from './simulated-disk.js'
+import { type Planted, SimulatedDisk } from './simulated-disk.js'
 
-/** Picks one of `options` (0 to options - 1). The first is always to keep everything, the last to lose all that was not synced. */
-export type Choose = (options: number) => number
+/** Picks one of `options` (0 to options - 1). The first is always to keep everything, the last to lose all that was not synced.
+ *  `path` is the directory or the file that it is about. */
+export type Choose = (options: number, path: string) => number
 
 /** How far a name has come: how many of its changes are on the disk. */
 type Progress = Map<string, number>
 
-export function powerCut(disk: SimulatedDisk, choose: Choose, settings: DiskSettings = {}): SimulatedDisk {
+export function powerCut(disk: SimulatedDisk, choose: Choose): SimulatedDisk {
   const names = chosenNames(disk, choose)
   const tree = new Map<string, Planted>()
   const files = new Map<number, Planted>()
@@ -23,28 +24,28 @@ export function powerCut(disk: SimulatedDisk, choose: Choose, settings: DiskSett
         walk(id, `${path}/${name}`)
       } else if (node.kind === 'symlink') tree.set(`${path}/${name}`, { kind: 'symlink', target: node.target })
       else {
-        const planted = files.get(id) ?? { kind: 'file', bytes: chosenBytes(node, choose) }
+        const planted = files.get(id) ?? { kind: 'file', bytes: chosenBytes(node, (options) => choose(options, `${path}/${name}`)) }
         files.set(id, planted)
         tree.set(`${path}/${name}`, planted)
       }
     }
   }
   walk(disk.root().id, '')
-  return SimulatedDisk.durable(tree, settings)
+  return SimulatedDisk.durable(tree)
 }
 
 /** The names of every directory that can be reached. */
 function chosenNames(disk: SimulatedDisk, choose: Choose): Map<number, Map<string, number>> {
   const progress = new Map<number, Progress>()
-  const reach = (id: number) => {
+  const reach = (id: number, path: string) => {
     const node = disk.node(id)
     if (node.kind !== 'directory' || progress.has(id)) return
     const done: Progress = new Map()
     progress.set(id, done)
-    for (const [name, changes] of changesOf(node)) done.set(name, changes.length - choose(changes.length + 1))
-    for (const child of possibleChildren(node)) reach(child)
+    for (const [name, changes] of changesOf(node)) done.set(name, changes.length - choose(changes.length + 1, path))
+    for (const [name, child] of possibleChildren(node)) reach(child, `${path}/${name}`)
   }
-  reach(disk.root().id)
+  reach(disk.root().id, '')
   completeRenames(disk, progress)
 
   const names = new Map([...progress].map(([id, done]) => [id, namesOf(disk.node(id) as DirectoryNode, done)] as const))
@@ -58,8 +59,8 @@ function changesOf(node: DirectoryNode): Map<string, DirectoryNode['since'][numb
   return changes
 }
 
-function possibleChildren(node: DirectoryNode): number[] {
-  return [...node.synced.values(), ...node.since.flatMap(({ id }) => id ?? [])]
+function possibleChildren(node: DirectoryNode): [name: string, id: number][] {
+  return [...node.synced, ...node.since.flatMap(({ name, id }): [string, number][] => (id === undefined ? [] : [[name, id]]))]
 }
 
 /** Where a name has gone by a rename, the name it went to has come. */
@@ -99,7 +100,7 @@ function placeDirectoriesOnce(disk: SimulatedDisk, names: ReadonlyMap<number, Ma
     for (const [name, id] of children) if (disk.node(id).kind === 'directory') places.set(id, [...(places.get(id) ?? []), [parent, name]])
   for (const found of places.values()) {
     if (found.length < 2) continue
-    const kept = found.length - 1 - choose(found.length)
+    const kept = found.length - 1 - choose(found.length, '')
     for (const [i, [parent, name]] of found.entries()) if (i !== kept) names.get(parent)!.delete(name)
   }
 }
@@ -107,7 +108,7 @@ function placeDirectoriesOnce(disk: SimulatedDisk, names: ReadonlyMap<number, Ma
 const blockSizes = [512, 4096]
 
 /** The fates of what was written since the last sync, each a way to lose some of it. */
-function chosenBytes(node: FileNode, choose: Choose): FileBytes {
+function chosenBytes(node: FileNode, choose: (options: number) => number): FileBytes {
   const { bytes, synced } = node
   const length = bytes.length - synced.length
   if (length <= 0) return bytes
@@ -141,25 +142,31 @@ function withoutBlocks(all: Buffer, from: number, blockSize: number, missing: (b
   return FileBytes.of(all)
 }
 
+export interface PowerCutOptions {
+  /** How many to return. */
+  readonly most: number
+  readonly random: () => number
+  /** What is not worth trying in all combinations; at random it is. */
+  readonly dull?: (path: string) => boolean
+}
+
 /** Disks that may be found, all different: every one where there are at most `most`; else everything kept, everything lost, and a
- *  random choice of those between. */
+ *  random choice of those between.
+ *  @returns `all` when every combination of what is not dull was tried. */
 export function powerCuts(
   disk: SimulatedDisk,
-  most: number,
-  random: () => number,
-  settings: DiskSettings = {},
+  { most, random, dull = () => false }: PowerCutOptions,
 ): { all: boolean; disks: SimulatedDisk[] } {
   const found = new Map<string, SimulatedDisk>()
   const add = (choose: Choose) => {
-    const after = powerCut(disk, choose, settings)
+    const after = powerCut(disk, choose)
     found.set(after.key(), after)
   }
   const all = everyChoice(most * 8, (choose) => {
-    add(choose)
+    add((options, path) => (dull(path) ? 0 : choose(options, path)))
     return found.size <= most
   })
-  if (all && found.size <= most) return { all, disks: [...found.values()] }
-  found.clear()
+  if (!all || found.size > most) found.clear()
   add(() => 0)
   add((options) => options - 1)
   for (let tried = 0; tried < most * 8 && found.size < most; tried++) {
@@ -167,7 +174,7 @@ export function powerCuts(
     const leaning = random()
     add((options) => (random() < leaning ? Math.floor(random() * options) : random() < 0.5 ? 0 : options - 1))
   }
-  return { all: false, disks: [...found.values()] }
+  return { all, disks: [...found.values()] }
 }
 
 /** Every way to answer, each once. False when `most` were not enough or the attempt had enough. */

@@ -59,8 +59,13 @@ export class SimulatedDisk extends NodeTable {
       else if (planted.kind === 'directory') disk.mkdir(0, path)
       else disk.plant(path, planted)
     }
-    for (const node of disk.allNodes()) disk.put(settled(node, node))
+    disk.settle()
     return disk
+  }
+
+  /** The kernel has written everything back, as it does after a while. */
+  settle(): void {
+    for (const node of this.allNodes()) this.put(settled(node, node))
   }
 
   private plant(path: string, planted: Exclude<Planted, { kind: 'directory' }>): void {

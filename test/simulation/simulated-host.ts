@@ -39,30 +39,47 @@ export function simulatedHost(disk: Disk, { pid = 1, boot = 'b0000001', alive = 
   }
 }
 
+/** How many turns of the event loop nobody must ask for the time before everybody counts as asleep. */
+const idleTurns = 40
+
 /** Time passes only while everybody sleeps, and then at once to the moment when the first one wakes. */
 export function simulatedClock(startMs = 1_000_000): Clock {
   let nowMs = startMs
+  let asked = 0
+  let passing = false
   const sleepers: { untilMs: number; wake: () => void }[] = []
-  const pass = () => {
-    const next = sleepers.sort((a, b) => a.untilMs - b.untilMs).shift()
-    if (!next) return
-    nowMs = Math.max(nowMs, next.untilMs)
-    next.wake()
+  const time = () => {
+    asked++
+    return nowMs
+  }
+  const pass = async () => {
+    passing = true
+    while (sleepers.length > 0) {
+      for (let turn = 0, before = asked; turn < idleTurns; turn++) {
+        await new Promise((resolve) => setImmediate(resolve))
+        if (asked !== before) turn = 0
+        before = asked
+      }
+      const next = sleepers.sort((a, b) => a.untilMs - b.untilMs).shift()
+      nowMs = Math.max(nowMs, next?.untilMs ?? 0)
+      next?.wake()
+    }
+    passing = false
   }
   return {
-    monotonicMs: () => nowMs,
-    wallMs: () => 1_700_000_000_000 + nowMs,
+    monotonicMs: time,
+    wallMs: () => 1_700_000_000_000 + time(),
     sleep: (ms, signal) =>
       new Promise((resolve) => {
         if (signal?.aborted) return resolve()
-        const sleeper = { untilMs: nowMs + ms, wake: resolve }
+        const sleeper = { untilMs: time() + ms, wake: resolve }
         sleepers.push(sleeper)
         signal?.addEventListener('abort', () => {
           const at = sleepers.indexOf(sleeper)
           if (at >= 0) sleepers.splice(at, 1)
           resolve()
         })
-        setImmediate(pass)
+        if (!passing) void pass()
       }),
     nap(ms) {
       nowMs += ms

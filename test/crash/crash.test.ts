@@ -1,0 +1,87 @@
+/** Crashes at every operation (P1, P2, P4, P5; F20, F21, F23, F24, F27, F28): of the process, which leaves the page cache, and of the
+ *  machine, after which what was not synced is there, gone, cut anywhere or full of holes, each name old or new. */
+import { describe, expect, test } from 'vitest'
+import type { FileBackendOptions } from '../../src/file/backend.js'
+import { powerCuts } from '../simulation/power-cut.js'
+import { seededRandom } from '../simulation/seeded-random.js'
+import { SimulatedDisk } from '../simulation/simulated-disk.js'
+import { simulatedHost } from '../simulation/simulated-host.js'
+import { assertSurvived, nextBoot } from './after-a-cut.js'
+import { type Cut, recording } from './recording.js'
+import { acting, longScenario, type Scenario, shortScenarios } from './scenarios.js'
+
+const seed = Number(process.env.HOLDFAST_SEED ?? Date.now() % 1e9)
+const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
+const pid = 1
+const boot = 'b0000001'
+
+/** Every point of the scenario at which it can be cut. */
+async function cutsOf(scenario: Scenario, options: Partial<FileBackendOptions>): Promise<Cut[]> {
+  const disk = new SimulatedDisk({ syncing: () => new Promise((resolve) => setImmediate(resolve)) })
+  disk.mkdir(pid, '/data')
+  disk.beginDirectorySync('/')()
+  const recorded = recording(disk, pid)
+  const host = simulatedHost(recorded.disk, { pid, boot })
+  let from = 0
+  const act = async () => acting(host, recorded, options)
+  if (scenario.opened) {
+    const opened = await act()
+    await scenario.before?.(opened)
+    disk.settle()
+    await opened.count('one') // So that there is something that no sync has settled.
+    from = recorded.cuts().length - 1
+    await scenario.during(opened)
+  } else await scenario.during(await act())
+  const cuts = recorded.cuts().slice(from)
+  expect(cuts.at(-1)?.facts.filter(({ fact }) => /^(not|unsure) /.test(fact))).toEqual([])
+  return cuts
+}
+
+async function cutThePower(cuts: readonly Cut[], most: number, forgetful: boolean): Promise<string> {
+  const random = seededRandom(seed)
+  let tried = 0
+  let complete = 0
+  for (const cut of cuts) {
+    const { all, disks } = powerCuts(cut.disk, { most, random, dull: (path) => path.includes('/locks') })
+    if (all) complete++
+    for (const disk of disks) await assertSurvived(cut, disk, { boot: nextBoot, forgetful })
+    tried += disks.length
+  }
+  return `${cuts.length} cuts, ${tried} disks; at ${complete} cuts every outcome but for locks`
+}
+
+async function killTheProcess(cuts: readonly Cut[]): Promise<void> {
+  for (const cut of cuts) {
+    const left = cut.disk.clone()
+    left.exit(pid)
+    await assertSurvived(cut, left, { boot })
+  }
+}
+
+describe.each(['auto', 'always'] as const)('cut short after any operation, with checkpoint %s,', (checkpoint) => {
+  test.each(shortScenarios)('$name survives a power cut whole', async (scenario) => {
+    const cuts = await cutsOf(scenario, { durability: 'power', checkpoint })
+    const said = await cutThePower(cuts, soak ? 2_000 : checkpoint === 'auto' ? 14 : 5, false)
+    console.log(`seed ${seed}: ${scenario.name}, ${checkpoint}: ${said}`)
+  })
+
+  test.each(shortScenarios)('$name survives the death of its process, with either durability', async (scenario) => {
+    await killTheProcess(await cutsOf(scenario, { durability: 'power', checkpoint }))
+    await killTheProcess(await cutsOf(scenario, { durability: 'process', checkpoint }))
+  })
+
+  test.each(shortScenarios)('$name with durability process leaves a sound store after a power cut', async (scenario) => {
+    const cuts = await cutsOf(scenario, { durability: 'process', checkpoint })
+    await cutThePower(cuts, soak ? 500 : 4, true)
+  })
+
+  test(`${longScenario.name} survive a power cut at any moment`, async () => {
+    const cuts = await cutsOf(longScenario, { durability: 'power', checkpoint })
+    const said = await cutThePower(cuts, soak ? 200 : checkpoint === 'auto' ? 4 : 2, false)
+    console.log(`seed ${seed}: ${longScenario.name}, ${checkpoint}: ${said}`)
+  })
+
+  test(`${longScenario.name} survive the death of the process at any moment`, async () => {
+    await killTheProcess(await cutsOf(longScenario, { durability: 'process', checkpoint }))
+  })
+})

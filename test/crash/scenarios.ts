@@ -1,0 +1,117 @@
+/** What is cut short: short scenarios in which every outcome of a power cut can be tried, and a long one of which a choice is. */
+import type { Backend } from '../../src/backend.js'
+import type { FileBackendOptions } from '../../src/file/backend.js'
+import type { Host } from '../../src/file/host.js'
+import { attempt, type Teller } from '../simulation/ledger.js'
+import { encoded, increment, openStore } from '../simulation/store-on-disk.js'
+
+export interface Scenario {
+  readonly name: string
+  /** Not cut. */
+  readonly before?: (act: Acting) => Promise<unknown>
+  readonly during: (act: Acting) => Promise<unknown>
+  /** Whether the store is opened, and so made, before anything is cut. */
+  readonly opened: boolean
+}
+
+/** Things to do to a store that say how they ended. */
+export interface Acting {
+  count(key: string): Promise<unknown>
+  append(key: string, names: string, options?: { id: string }): Promise<unknown>
+  rotate(key: string): Promise<unknown>
+  remove(key: string): Promise<unknown>
+  checkpoint(): Promise<unknown>
+  close(): Promise<unknown>
+}
+
+export async function acting(host: Host, teller: Teller, options: Partial<FileBackendOptions>): Promise<Acting> {
+  let store: Backend = await openStore(host, options)
+  return {
+    count: (key) => attempt(teller, `count ${key}`, () => increment(store, key)),
+    append: (key, names, options = undefined) =>
+      attempt(teller, `append ${key} ${names}`, () => store.append(key, encoded(...names.split(',')), { id: options?.id })),
+    rotate: (key) => attempt(teller, `rotate ${key}`, () => store.rotate(key, 'reset', {})),
+    remove: (key) => attempt(teller, `delete ${key}`, () => store.delete(key, {})),
+    checkpoint: () => attempt(teller, 'checkpoint', () => store.checkpoint()),
+    async close() {
+      await store.close()
+      store = await openStore(host, options)
+    },
+  }
+}
+
+const twoSessions = async (act: Acting) => {
+  await act.count('one')
+  await act.append('one', 'a')
+  await act.append('two', 'b,c')
+}
+
+export const shortScenarios: readonly Scenario[] = [
+  { name: 'making a store', opened: false, during: async (act) => act.count('one') },
+  { name: 'an update', opened: true, before: twoSessions, during: async (act) => act.count('one') },
+  { name: 'the first append of a session', opened: true, during: async (act) => act.append('one', 'a') },
+  {
+    name: 'appends and a batch',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.append('one', 'd')
+      await act.append('one', 'e,f,g', { id: 'id-e' })
+    },
+  },
+  {
+    name: 'calls at once',
+    opened: true,
+    before: twoSessions,
+    during: (act) =>
+      Promise.all([act.count('one'), act.append('one', 'd'), act.append('two', 'e,f'), act.append('three', 'g'), act.count('two')]),
+  },
+  {
+    name: 'a checkpoint and an update',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.checkpoint()
+      await act.count('one')
+    },
+  },
+  {
+    name: 'a rotation and an append',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.rotate('one')
+      await act.append('one', 'd')
+    },
+  },
+  {
+    name: 'a deletion and a new beginning',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.remove('two')
+      await act.append('two', 'd')
+    },
+  },
+  { name: 'closing', opened: true, before: twoSessions, during: async (act) => act.close() },
+]
+
+export const longScenario: Scenario = {
+  name: 'a day in the life of three sessions',
+  opened: false,
+  async during(act) {
+    await twoSessions(act)
+    await Promise.all([act.append('three', 'd'), act.append('three', 'e,f', { id: 'id-e' }), act.count('three'), act.count('one')])
+    await act.checkpoint()
+    await act.append('one', 'g')
+    await act.count('one')
+    await act.rotate('one')
+    await Promise.all([act.append('one', 'h,i'), act.count('three'), act.append('two', 'j')])
+    await act.remove('two')
+    await act.append('two', 'k')
+    await act.close()
+    await Promise.all([act.append('one', 'l'), act.append('two', 'm'), act.append('three', 'n', { id: 'id-n' }), act.checkpoint()])
+    await act.append('three', 'o')
+    await act.close()
+  },
+}
