@@ -11,7 +11,7 @@ export const appendPower: Workload = {
   name: 'append-power',
   title: 'append of one record, one after another, durability power',
   async run(bench) {
-    const { contestants, close } = await appending(bench, ['holdfast', 'sqlite WAL FULL', 'lmdb (flushed)', 'design card'], 1)
+    const { contestants, close } = await appending(bench, ['holdfast', 'sqlite WAL FULL', 'lmdb', 'design card'], 1)
     const all = await alternate([floorSync(join(bench.dir, 'floor'), transcriptLine(1)), ...contestants], bench.rounds, bench.sliceMs)
     await close()
     const holdfast = named(all, 'holdfast')!

@@ -11,7 +11,7 @@ export const appendProcess: Workload = {
   name: 'append-process',
   title: 'append of one record, one after another, durability process',
   async run(bench) {
-    const { contestants, close } = await appending(bench, ['holdfast (process)', 'sqlite WAL NORMAL', 'lmdb (committed)'], 8)
+    const { contestants, close } = await appending(bench, ['holdfast (process)', 'sqlite WAL NORMAL', 'lmdb noSync'], 8)
     const all = await alternate([floorWrite(join(bench.dir, 'floor'), transcriptLine(1)), ...contestants], bench.rounds, bench.sliceMs)
     await close()
     const holdfast = named(all, 'holdfast (process)')!

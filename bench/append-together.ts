@@ -18,7 +18,7 @@ export const appendTogether: Workload = {
     const lines = Buffer.concat(records.map((_, index) => transcriptLine(index)))
     const contestants: Contestant[] = [floorWrite(join(bench.dir, 'floor'), lines, 'floor: the same bytes by one write')]
     const closers: (() => unknown)[] = []
-    for (const peer of bench.named('holdfast (process)', 'sqlite WAL NORMAL', 'lmdb (committed)')) {
+    for (const peer of bench.named('holdfast (process)', 'sqlite WAL NORMAL', 'lmdb noSync')) {
       const dir = join(bench.dir, peer.name.replaceAll(/[^a-z0-9]+/gi, '-'))
       mkdirSync(dir)
       const transcripts = await peer.transcripts!(dir)

@@ -15,7 +15,7 @@ export const get: Workload = {
   async run(bench) {
     const contestants: Contestant[] = [{ name: 'floor: one lstat', slice: (sliceMs) => sliceSync(() => lstatSync(bench.dir), sliceMs, 64) }]
     const closers: (() => unknown)[] = []
-    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb (flushed)')) {
+    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb')) {
       const store = await peer.sessions(await seeded(bench, peer, sessions))
       const random = randomIndex(3)
       contestants.push({ name: peer.name, slice: (sliceMs) => sliceAsync(() => store.get(sessionKey(random(sessions))), sliceMs, 64) })

@@ -22,7 +22,7 @@ export const memory: Workload = {
       rows.push({ contestant, median: median(megabytes), low: Math.min(...megabytes), high: Math.max(...megabytes), unit: 'MB', remark })
     }
     await measure('Node alone (this worker, no store)', undefined, bench.dir)
-    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb (flushed)', 'design card', 'fs-safe jsonStore'))
+    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb', 'design card', 'fs-safe jsonStore'))
       await measure(peer.name, peer.name, await seeded(bench, peer, sessions), peer.execPath, remarkOf(peer))
     return {
       rows,

@@ -18,7 +18,7 @@ export const metadataConcurrent: Workload = {
       floorSync(join(bench.dir, 'floor'), Buffer.concat(Array(together).fill(journalLine(1))), 'floor F2, 64 lines at once'),
     ]
     const closers: (() => unknown)[] = []
-    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb (flushed)', 'design card')) {
+    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb', 'design card')) {
       const store = await peer.sessions(await seeded(bench, peer, sessions))
       const random = randomIndex(11)
       const one = () => countUp(store, sessionKey(random(sessions)))

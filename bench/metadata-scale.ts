@@ -19,7 +19,11 @@ export const metadataScale: Workload = {
     const small = await prepare(bench, peers, few)
     const large = await prepare(bench, peers, many)
     const label = (contestants: typeof small.contestants, count: number) =>
-      contestants.map((one) => ({ name: `${one.name}, ${count.toLocaleString('en-US')}`, slice: one.slice.bind(one) }))
+      contestants.map((one) => ({
+        name: `${one.name}, ${count.toLocaleString('en-US')}`,
+        every: one.every ?? 1,
+        slice: one.slice.bind(one),
+      }))
     const pairs = label(small.contestants, few).flatMap((one, at) => [one, label(large.contestants, many)[at]!])
     const all = await alternate([floorSync(join(bench.dir, 'floor'), journalLine(1)), ...pairs], bench.rounds, bench.sliceMs)
     await small.close()

@@ -13,7 +13,7 @@ export const metadataUpdate: Workload = {
   name: 'metadata-update',
   title: 'durable metadata update, one after another, 10,000 sessions',
   async run(bench) {
-    const peers = bench.named('holdfast', 'sqlite WAL FULL', 'sqlite WAL NORMAL', 'lmdb (flushed)', 'design card', 'fs-safe jsonStore')
+    const peers = bench.named('holdfast', 'sqlite WAL FULL', 'sqlite WAL NORMAL', 'lmdb', 'design card', 'fs-safe jsonStore')
     const { contestants, close } = await prepare(bench, peers, sessions)
     const all = await alternate([floorSync(join(bench.dir, 'floor'), journalLine(1)), ...contestants], bench.rounds, bench.sliceMs)
     await close()

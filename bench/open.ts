@@ -31,7 +31,7 @@ export const open: Workload = {
   title: 'open and first get, 10,000 sessions',
   async run(bench) {
     const contestants: Contestant[] = []
-    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb (flushed)', 'design card')) {
+    for (const peer of bench.named('holdfast', 'sqlite WAL FULL', 'lmdb', 'design card')) {
       const dir = await seeded(bench, peer, sessions)
       if (peer.name === 'holdfast') {
         const bytes = readFileSync(join(dir, 'sessions.json'))

@@ -12,7 +12,7 @@ export const processesMetadata: Workload = {
   name: 'processes-metadata',
   title: '8 processes, one metadata file of 10,000 sessions, durable; times are per update of all together',
   async run(bench) {
-    const peers = bench.named('holdfast', 'sqlite WAL FULL', 'lmdb (flushed)', 'design card', 'fs-safe jsonStore')
+    const peers = bench.named('holdfast', 'sqlite WAL FULL', 'lmdb', 'design card', 'fs-safe jsonStore')
     const crews: Crew[] = []
     const dirs: string[] = []
     for (const peer of peers) {

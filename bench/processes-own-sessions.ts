@@ -16,7 +16,7 @@ export const processesOwnSessions: Workload = {
   name: 'processes-own-sessions',
   title: '8 processes, own sessions, durable appends; times are per append of all together',
   async run(bench) {
-    const peers = bench.named('holdfast', 'sqlite WAL FULL', 'lmdb (flushed)', 'design card')
+    const peers = bench.named('holdfast', 'sqlite WAL FULL', 'lmdb', 'design card')
     const dirs = peers.map((peer) => join(bench.dir, peer.name.replaceAll(/[^a-z0-9]+/gi, '-')))
     for (const dir of dirs) mkdirSync(dir)
     const floor = await Crew.hire(

@@ -5,7 +5,7 @@ import { performance } from 'node:perf_hooks'
 import { countOf } from './compare/peer.js'
 import { peerNamed } from './compare/peers.js'
 import type { Order, Report, Task, WorkerSlice } from './harness/crew.js'
-import { messageRecord, randomIndex, sessionKey, transcriptLine } from './harness/data.js'
+import { type Fields, messageRecord, randomIndex, sessionKey, transcriptLine } from './harness/data.js'
 import { writeAndSync } from './harness/floor.js'
 import { openLock } from './harness/locks.js'
 
@@ -54,17 +54,27 @@ async function updating(task: Task & { kind: 'update' }): Promise<Job> {
   }
 }
 
+const awakeMs = 500
+
 /** Counts one entry up and notes every acknowledgement where a SIGKILL cannot take it back: the length of the file is the number. Works from
  *  the start and is only ever stopped by the end of the test, or by a signal. */
 async function counting(task: Task & { kind: 'count' }): Promise<Job> {
   const sessions = await peerNamed(task.peer).sessions(task.dir, { staleMs: task.staleMs })
   const acks = fs.openSync(task.ackPath, 'a')
   let stopped = false
+  let awakeSinceMs = performance.now()
+  const change = (fields: Fields) => {
+    if (task.sleepy && performance.now() - awakeSinceMs > awakeMs) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, task.staleMs * 1.3)
+      awakeSinceMs = performance.now()
+    }
+    return { ...fields, n: countOf(fields) + 1 }
+  }
   const errors = new Map<string, number>()
   const running = (async () => {
     while (!stopped) {
       try {
-        const result = sessions.update(task.key, (fields) => ({ ...fields, n: countOf(fields) + 1 }))
+        const result = sessions.update(task.key, change)
         if (result instanceof Promise) await result
         fs.writeSync(acks, '.')
       } catch (error) {

@@ -31,7 +31,7 @@ async function openStore(dir: string, options: PeerOptions = {}): Promise<JsonSt
     filePath: join(dir, 'sessions.json'),
     lock: {
       staleMs: options.staleMs ?? 30_000,
-      timeoutMs: 60_000,
+      timeoutMs: options.staleMs === undefined ? 60_000 : 5_000,
       // As shipped it fails closed, and one killed writer stops all others for good. The workload with kills asks for its recovery.
       staleRecovery: options.staleMs === undefined ? 'fail-closed' : 'remove-if-unchanged',
       retry: { retries: 10_000, factor: 1.5, minTimeout: 1, maxTimeout: 50, randomize: true },

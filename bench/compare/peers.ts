@@ -1,7 +1,7 @@
 import { designCard } from './design-card.js'
 import { fsSafe } from './fs-safe.js'
 import { holdfastPower, holdfastProcess } from './holdfast.js'
-import { lmdbCommitted, lmdbFlushed } from './lmdb.js'
+import { lmdbSynced, lmdbUnsynced } from './lmdb.js'
 import type { Peer } from './peer.js'
 import { sqliteFull, sqliteNormal } from './sqlite.js'
 
@@ -10,8 +10,8 @@ export const peers: readonly Peer[] = [
   holdfastProcess,
   sqliteFull,
   sqliteNormal,
-  lmdbFlushed,
-  lmdbCommitted,
+  lmdbSynced,
+  lmdbUnsynced,
   designCard,
   fsSafe,
 ]

@@ -70,7 +70,9 @@ function sqlite(name: string, synchronous: 'FULL' | 'NORMAL'): Peer {
     async transcripts(dir) {
       const db = openDatabase(dir, synchronous)
       // The next number is read inside the insert: several processes may append to one session.
-      const insert = db.prepare('INSERT INTO records SELECT @session, coalesce(max(seq), 0) + 1, @record FROM records WHERE session = @session')
+      const insert = db.prepare(
+        'INSERT INTO records SELECT @session, coalesce(max(seq), 0) + 1, @record FROM records WHERE session = @session',
+      )
       const insertAll = db.transaction((session: string, records: readonly Fields[]) => {
         for (const record of records) insert.run({ session, record: JSON.stringify(record) })
       })

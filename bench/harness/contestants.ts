@@ -54,6 +54,7 @@ export async function prepare(
     contestants.push({
       name: peer.name,
       ...(remark === undefined ? {} : { remark }),
+      every: peer.rewrites && count > 1_000 ? 3 : 1,
       slice: (sliceMs) => sliceAsync(() => countUp(sessions, sessionKey(random(count))), sliceMs),
     })
     closers.push(() => sessions.close())

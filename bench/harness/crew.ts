@@ -19,6 +19,8 @@ export type Task =
       readonly key: string
       readonly ackPath: string
       readonly staleMs: number
+      /** Falls asleep inside its change now and then, event loop and all, for longer than `staleMs`. */
+      readonly sleepy: boolean
     }
   | { readonly kind: 'memory'; readonly peer: string | undefined; readonly dir: string }
 

@@ -11,6 +11,8 @@ export interface Slice {
 export interface Contestant {
   readonly name: string
   readonly remark?: string
+  /** Takes part in every so many rounds only: an operation of seconds needs no nine medians. Default 1. */
+  readonly every?: number
   /** Works for about `sliceMs`, at least one operation. */
   slice(sliceMs: number): Slice | Promise<Slice>
 }
@@ -18,7 +20,7 @@ export interface Contestant {
 export interface Measured {
   readonly name: string
   readonly remark: string | undefined
-  /** Microseconds per operation, one for each round. */
+  /** Microseconds per operation, one for each round that it took part in. */
   readonly rounds: readonly number[]
 }
 
@@ -28,6 +30,7 @@ export async function alternate(contestants: readonly Contestant[], rounds: numb
   for (let round = 0; round < rounds; round++) {
     for (let turn = 0; turn < contestants.length; turn++) {
       const at = (turn + round) % contestants.length
+      if (round % (contestants[at]!.every ?? 1) !== 0) continue
       const { ops, elapsedMs } = await contestants[at]!.slice(sliceMs)
       samples[at]!.push((elapsedMs * 1000) / ops)
     }
@@ -72,7 +75,7 @@ export function quantile(values: readonly number[], share: number): number {
   return below + (sorted[Math.ceil(at)]! - below) * (at - Math.floor(at))
 }
 
-/** The median over the rounds of a's time divided by b's. */
+/** The median over the rounds of a's time divided by b's; both took part in all of them. */
 export function ratio(a: Measured, b: Measured): number {
   return median(a.rounds.map((time, round) => time / b.rounds[round]!))
 }
