@@ -8,13 +8,16 @@
  *  hand over  rename(held.n.me, held.n+1.you)     to the oldest ticket, when we have had our turn and others wait
  *
  *  The lock decides who goes next. It does not decide whether data survives: that the log does (P3). */
-import { errnoOf, ioError, StoreError } from '../../errors.js'
+import { errnoOf, type StoreError } from '../../errors.js'
 import type { LockHolder, LockStatus } from '../../types.js'
-import { makeDirectories } from '../durable.js'
 import type { Host } from '../host.js'
 import { type Counters, channels } from '../stats.js'
+import { LockDirectory } from './directory.js'
 import { type Entry, freeName, heldName, holderPrefix, parseEntry } from './holder.js'
+import { describeHolder, lockTimeout } from './report.js'
 import { judge, type Verdict } from './staleness.js'
+import { Tickets } from './tickets.js'
+import { Turnstile } from './turnstile.js'
 
 export interface Held {
   readonly name: string
@@ -42,59 +45,45 @@ export interface AcquireOptions {
 const tenureMs = 5
 /** An offered lock that is not taken up within this long is anybody's. */
 const offerMs = 50
-/** Tickets are given back; one that outlives its process goes when its process is found dead. */
-const ticketMs = 3_600_000
 const napsMs = 0.2
 const napMsMax = 15
-
-/** Windows refuses to rename a directory while somebody looks into it; that passes. */
-const windowsInUse = process.platform === 'win32'
-const inUse = new Set(['EPERM', 'EACCES', 'EBUSY'])
-
-interface LocalWaiter {
-  readonly resume: () => void
-}
 
 export class Baton {
   /** Names the streak of acquisitions between which nobody else had the lock: what was current then is current now. */
   tenure = 0
   #host: Host
-  #path: string
+  #directory: LockDirectory
   #options: BatonOptions
   #prefix: string
   #nonce: string
+  #tickets: Tickets
   #free: Entry | undefined
   #held: Held | undefined
-  #busy = false
-  #local: LocalWaiter[] = []
+  #turnstile: Turnstile
   #tenureSinceMs = 0
   #watched: { name: string; sinceMs: number } | undefined
   #blocker: { entry: Entry; verdict: Verdict } | undefined
 
   constructor(host: Host, path: string, options: BatonOptions) {
     this.#host = host
-    this.#path = path
+    this.#directory = new LockDirectory(host, path, options.label)
     this.#options = options
     this.#prefix = holderPrefix(host.identity)
     this.#nonce = host.nonce(12)
-  }
-
-  get #queuePath(): string {
-    return `${this.#path}.queue`
-  }
-
-  get idle(): boolean {
-    return !this.#busy && this.#local.length === 0
+    this.#turnstile = new Turnstile(host.clock)
+    this.#tickets = new Tickets(host, path, this.#nonce)
   }
 
   /** Takes the lock if that can be done at once; undefined when it cannot. Never waits. */
   tryAcquire(does: string): Held | undefined {
-    if (this.#busy) return undefined
-    const held = this.#attempt(does)
-    if (held) {
-      this.#busy = true
-      this.#options.counters.lockAcquisitions++
+    if (!this.#turnstile.enter()) return undefined
+    let held: Held | undefined
+    try {
+      held = this.#attempt(does)
+    } finally {
+      if (!held) this.#turnstile.leave()
     }
+    if (held) this.#options.counters.lockAcquisitions++
     return held
   }
 
@@ -103,14 +92,13 @@ export class Baton {
   async acquire(options: AcquireOptions): Promise<Held> {
     options.signal?.throwIfAborted()
     const startedMs = this.#host.clock.monotonicMs()
-    if (this.#busy) await this.#waitLocally(options)
-    else this.#busy = true
+    if (!this.#turnstile.enter()) await this.#turnstile.wait(options, () => this.timeout(options.waitMs))
     try {
       const held = this.#attempt(options.does) ?? (await this.#contend(options))
       this.#count(startedMs)
       return held
     } catch (error) {
-      this.#next()
+      this.#turnstile.leave()
       throw error
     }
   }
@@ -122,11 +110,11 @@ export class Baton {
     try {
       const heir = this.#heir(held)
       if (heir) {
-        this.#host.disk.rename(held.stage, `${this.#path}/${heir.name}`)
-        this.#removeTicket(heir.ticket)
+        this.#host.disk.rename(held.stage, `${this.#directory.path}/${heir.name}`)
+        this.#tickets.remove(heir.ticket)
         counters.handOvers++
       } else {
-        this.#host.disk.rename(held.stage, `${this.#path}/${freeName(held.n)}`)
+        this.#host.disk.rename(held.stage, `${this.#directory.path}/${freeName(held.n)}`)
         this.#free = { state: 'free', name: freeName(held.n), n: held.n }
       }
     } catch (error) {
@@ -135,7 +123,7 @@ export class Baton {
       counters.locksLost++
       if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'lost', lock: label, token: held.n })
     } finally {
-      this.#next()
+      this.#turnstile.leave()
     }
   }
 
@@ -152,8 +140,8 @@ export class Baton {
   }
 
   status(): LockStatus {
-    const names = this.#list(this.#path)
-    const waiting = this.#list(this.#queuePath)?.length ?? 0
+    const names = this.#directory.list()
+    const waiting = this.#tickets.count
     const base = { lock: this.#options.label, waiting, entry: names?.[0] }
     if (!names || names.length === 0) return { ...base, state: 'absent', fencingToken: undefined, holder: undefined }
     const entry = parseEntry(names[0]!)
@@ -172,9 +160,9 @@ export class Baton {
       if (held) return held
     }
     for (let tries = 0; tries < 8; tries++) {
-      const entry = this.#look()
+      const entry = this.#directory.look()
       if (entry === 'absent') {
-        this.#create()
+        this.#directory.create()
         continue
       }
       if (!entry) continue
@@ -203,84 +191,12 @@ export class Baton {
 
   /** One rename: the whole of acquiring and of taking over. */
   #take(from: Entry, does: string, maxHoldMs: number): Held | undefined {
-    const { clock, disk, identity } = this.#host
+    const { clock, identity } = this.#host
     const n = from.n + 1
     const name = heldName(n, this.#prefix, clock.monotonicMs(), maxHoldMs, does, identity.host, this.#nonce)
-    const stage = `${this.#path}/${name}`
-    try {
-      disk.rename(`${this.#path}/${from.name}`, stage)
-    } catch (error) {
-      const errno = errnoOf(error)
-      if (errno === 'ENOENT' || (windowsInUse && inUse.has(errno ?? ''))) return undefined
-      if (errno === 'EXDEV') return this.#replaceImageLayer(from)
-      throw ioError(error, `taking the lock ${this.#options.label}`, 'none')
-    }
-    this.#held = { name, n, stage }
+    if (!this.#directory.change(from.name, name)) return undefined
+    this.#held = { name, n, stage: `${this.#directory.path}/${name}` }
     return this.#held
-  }
-
-  /** overlayfs cannot rename a directory that comes from an image layer: it goes by its exact name, and the lock is made afresh. */
-  #replaceImageLayer(from: Entry): undefined {
-    for (const path of [`${this.#path}/${from.name}`, this.#path]) {
-      try {
-        this.#host.disk.rmdir(path)
-      } catch (error) {
-        const errno = errnoOf(error)
-        if (errno !== 'ENOENT' && errno !== 'ENOTEMPTY') throw ioError(error, `replacing the lock ${this.#options.label}`, 'none')
-      }
-    }
-    return undefined
-  }
-
-  #look(): Entry | 'absent' | undefined {
-    const names = this.#list(this.#path)
-    if (!names) return 'absent'
-    // A listing made during a rename may show neither name or both: the rename that follows tells the truth.
-    let entry: Entry | undefined
-    for (const name of names) {
-      const parsed = parseEntry(name)
-      if (parsed && (!entry || parsed.n > entry.n)) entry = parsed
-    }
-    if (entry) return entry
-    if (names.length > 0)
-      throw new StoreError('IO_FAILED', `the lock ${this.#options.label} holds a foreign entry ${JSON.stringify(names[0])}.`, {
-        retryable: false,
-        details: { lock: this.#options.label, entries: names },
-        hint: 'Nothing was written. Remove that entry; no process of this library has made it.',
-      })
-    const again = this.#list(this.#path)
-    return again?.length ? undefined : 'absent'
-  }
-
-  #list(path: string): string[] | undefined {
-    try {
-      return this.#host.disk.readdir(path)
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return undefined
-      throw ioError(error, `reading the lock ${this.#options.label}`, 'none')
-    }
-  }
-
-  /** The lock appears with its entry in it, or not at all. */
-  #create(): void {
-    const { clock, disk } = this.#host
-    // Above any token used before: microseconds of the wall clock outgrow one per acquisition.
-    const n = Math.floor(clock.wallMs() * 1000)
-    const made = `${this.#path}.new-${this.#host.nonce(12)}`
-    try {
-      makeDirectories(disk, `${made}/${freeName(n)}`)
-      try {
-        disk.rename(made, this.#path)
-      } catch (error) {
-        const errno = errnoOf(error)
-        disk.rmdir(`${made}/${freeName(n)}`)
-        disk.rmdir(made)
-        // Somebody else was first.
-        if (errno !== 'ENOTEMPTY' && errno !== 'EEXIST') throw error
-      }
-    } catch (error) {
-      throw ioError(error, `creating the lock ${this.#options.label}`, 'none')
-    }
   }
 
   #newTenure(): void {
@@ -308,43 +224,6 @@ export class Baton {
 
   // — waiting —
 
-  #waitLocally(options: AcquireOptions): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const leave = () => {
-        const at = this.#local.indexOf(waiter)
-        if (at >= 0) this.#local.splice(at, 1)
-        stop.abort()
-        options.signal?.removeEventListener('abort', onAbort)
-      }
-      const stop = new AbortController()
-      const onAbort = () => {
-        leave()
-        reject(options.signal?.reason)
-      }
-      const waiter: LocalWaiter = {
-        resume: () => {
-          leave()
-          resolve()
-        },
-      }
-      this.#local.push(waiter)
-      options.signal?.addEventListener('abort', onAbort, { once: true })
-      const leftMs = options.deadlineMs - this.#host.clock.monotonicMs()
-      void this.#host.clock.sleep(Math.max(0, leftMs), stop.signal).then(() => {
-        if (stop.signal.aborted) return
-        leave()
-        reject(this.timeout(options.waitMs))
-      })
-    })
-  }
-
-  /** Passes the turn to the next of this process. */
-  #next(): void {
-    const waiter = this.#local.shift()
-    if (waiter) waiter.resume()
-    else this.#busy = false
-  }
-
   async #contend(options: AcquireOptions): Promise<Held> {
     const { clock } = this.#host
     for (let nappedMs = 0; nappedMs < napsMs; nappedMs += 0.05) {
@@ -352,12 +231,12 @@ export class Baton {
       const held = this.#attempt(options.does)
       if (held) return held
     }
-    const ticket = this.#drawTicket(options.does)
+    const ticket = this.#tickets.draw(options.does)
     let wake = new AbortController()
     const onWake = () => wake.abort()
     // Whoever hands the lock over to us takes our ticket away. The lock itself is only worth watching while one holder stays: else every
     // change of hands would wake all who wait.
-    const watches = ticket ? [this.#host.watch(`${this.#queuePath}/${ticket}`, onWake)] : []
+    const watches = ticket ? [this.#host.watch(ticket, onWake)] : []
     options.signal?.addEventListener('abort', onWake, { once: true })
     try {
       let blocker = ''
@@ -369,10 +248,9 @@ export class Baton {
         if (wake.signal.aborted) wake = new AbortController()
         const held = this.#claim(options.does) ?? this.#attempt(options.does)
         if (held) return held
-        // An offer that we overslept has cost us the ticket, not our place in line.
-        if (ticket && !this.#host.disk.stat(`${this.#queuePath}/${ticket}`)) this.#putTicket(ticket)
+        if (ticket) this.#tickets.keep(ticket)
         const now = this.#blocker?.entry.name ?? ''
-        if (now === blocker && watches.length < 2) watches.push(this.#host.watch(this.#path, onWake))
+        if (now === blocker && watches.length < 2) watches.push(this.#host.watch(this.#directory.path, onWake))
         blocker = now
       }
     } finally {
@@ -384,7 +262,7 @@ export class Baton {
 
   /** A lock that was handed to us is ours from the moment we put our own time on it. */
   #claim(does: string): Held | undefined {
-    const entry = this.#look()
+    const entry = this.#directory.look()
     if (!entry || entry === 'absent' || entry.state !== 'held' || !this.#isOffer(entry)) return undefined
     const held = this.#take(entry, does, this.#options.maxHoldMs)
     if (held) this.#newTenure()
@@ -397,37 +275,18 @@ export class Baton {
     )
   }
 
-  #drawTicket(does: string): string | undefined {
-    const { clock, identity } = this.#host
-    const nowMs = clock.monotonicMs()
-    return this.#putTicket(heldName(Math.floor(nowMs * 1000), this.#prefix, nowMs, ticketMs, does, identity.host, this.#nonce))
-  }
-
-  /** Tickets are a courtesy: without one a waiter only loses its place in line. */
-  #putTicket(ticket: string): string | undefined {
-    try {
-      makeDirectories(this.#host.disk, this.#queuePath)
-      this.#host.disk.close(this.#host.disk.open(`${this.#queuePath}/${ticket}`, 'create'))
-      return ticket
-    } catch (error) {
-      if (errnoOf(error) === undefined) throw error
-      return undefined
-    }
-  }
-
+  /** We have given up waiting, or have the lock. If it was offered to us meanwhile, pass it on rather than let the offer expire. */
   #returnTicket(ticket: string | undefined, does: string): void {
     if (!ticket) return
-    this.#removeTicket(ticket)
-    if (this.#held) return
-    // We have given up waiting. If the lock was offered to us meanwhile, pass it on rather than let the offer expire.
-    const offered = this.#claim(does)
+    this.#tickets.remove(ticket)
+    const offered = this.#held ? undefined : this.#claim(does)
     if (offered) this.#passOn(offered)
   }
 
   #passOn(held: Held): void {
     this.#held = undefined
     try {
-      this.#host.disk.rename(held.stage, `${this.#path}/${freeName(held.n)}`)
+      this.#host.disk.rename(held.stage, `${this.#directory.path}/${freeName(held.n)}`)
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
     }
@@ -435,31 +294,13 @@ export class Baton {
 
   /** Who gets the lock next, when we have had our turn and somebody waits; undefined to simply release it. */
   #heir(held: Held): { ticket: string; name: string } | undefined {
-    const { clock, probe } = this.#host
-    const nowMs = clock.monotonicMs()
+    const nowMs = this.#host.clock.monotonicMs()
     if (nowMs - this.#tenureSinceMs < tenureMs) return undefined
     this.#tenureSinceMs = nowMs
-    const tickets = (this.#list(this.#queuePath) ?? []).map(parseEntry).filter((ticket) => ticket?.state === 'held')
-    tickets.sort((a, b) => a!.n - b!.n)
-    for (const ticket of tickets) {
-      if (ticket?.state !== 'held' || ticket.holder.nonce === this.#nonce) continue
-      const verdict = judge(ticket.holder, { observer: this.#host.identity, nowMs, firstSeenAtMs: nowMs, probe })
-      if (verdict.kind === 'dead') {
-        this.#removeTicket(ticket.name)
-        continue
-      }
-      const { host, nonce } = ticket.holder
-      return { ticket: ticket.name, name: heldName(held.n + 1, holderPrefix(ticket.holder), nowMs, offerMs, 'offered', host, nonce) }
-    }
-    return undefined
-  }
-
-  #removeTicket(ticket: string): void {
-    try {
-      this.#host.disk.unlink(`${this.#queuePath}/${ticket}`)
-    } catch (error) {
-      if (errnoOf(error) === undefined) throw error
-    }
+    const next = this.#tickets.oldest(nowMs)
+    if (!next) return undefined
+    const { host, nonce } = next.holder
+    return { ticket: next.ticket, name: heldName(held.n + 1, holderPrefix(next.holder), nowMs, offerMs, 'offered', host, nonce) }
   }
 
   #count(startedMs: number): void {
@@ -473,17 +314,7 @@ export class Baton {
   }
 
   #describe(entry: Entry & { state: 'held' }, verdict: Verdict): LockHolder {
-    const { holder } = entry
-    const sameClock = holder.boot === this.#host.identity.boot && holder.boot !== '0'
-    return {
-      pid: holder.pid,
-      host: holder.host,
-      does: holder.does,
-      heldMs: sameClock ? Math.max(0, Math.round(this.#host.clock.monotonicMs() - holder.acquiredAtMs)) : undefined,
-      maxHoldMs: holder.maxHoldMs,
-      verdict: verdict.kind,
-      why: verdict.why,
-    }
+    return describeHolder(entry.holder, verdict, this.#host)
   }
 
   /** What to tell somebody who has waited long enough. */
@@ -492,13 +323,7 @@ export class Baton {
     counters.lockTimeouts++
     const blocker = this.#held ? undefined : this.#blocker
     const holder = blocker && blocker.entry.state === 'held' ? this.#describe(blocker.entry, blocker.verdict) : undefined
-    const who = holder
-      ? `held by pid ${holder.pid} on ${holder.host} (${holder.verdict}: ${holder.why})${holder.heldMs === undefined ? '' : ` for ${holder.heldMs} ms`}, doing: ${holder.does}`
-      : 'held within this process'
     if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'timeout', lock: label, holder, waitMs })
-    return new StoreError('LOCK_TIMEOUT', `waited ${waitMs} ms for ${label}; ${who}.`, {
-      details: { lock: label, waitMs, holder },
-      hint: 'Nothing was written. Try again, or run `holdfast locks` to look at the holder.',
-    })
+    return lockTimeout(label, waitMs, holder)
   }
 }
