@@ -28,6 +28,8 @@ export interface Exploration {
   readonly bounds: Bounds
   /** How much time a call takes, for what depends on how long somebody has had the lock. Default none: fewer states. */
   readonly callMs?: number
+  /** The checker cuts the power: what is durable distinguishes states, and a process may be killed in front of a sync. Default false. */
+  readonly durability?: boolean
   /** Throws when an end is not as it must be. The disk is the checker's own. */
   readonly check: (end: End) => Promise<void> | void
 }
@@ -49,8 +51,9 @@ export interface Coverage {
   readonly complete: boolean
 }
 
-/** Calls that no other process can tell the order of: nobody needs to run in front of them. */
-const unseen = new Set(['close', 'sync', 'syncDirectory', 'probe', 'wake'])
+/** Calls that no other process can tell the order of: nobody needs to run in front of them. Of a sync only a power cut tells. */
+const unseen = new Set(['close', 'probe', 'wake'])
+const unseenWithPower = new Set([...unseen, 'sync', 'syncDirectory'])
 
 export async function explore(exploration: Exploration): Promise<Coverage> {
   const random = Math.random
@@ -68,9 +71,11 @@ class Search implements Branching {
   private readonly seen = new Map<string, Spent[]>()
   private readonly ends = new Set<string>()
   private runs = 0
+  private readonly unseen: ReadonlySet<string>
   readonly callMs: number
 
   constructor(private readonly exploration: Exploration) {
+    this.unseen = exploration.durability ? unseen : unseenWithPower
     this.callMs = exploration.callMs ?? 0
   }
 
@@ -127,7 +132,7 @@ class Search implements Branching {
 
   /** Whether this was reached before at no higher a price. Remembers it if not. */
   private isKnown(task: Task): boolean {
-    const key = keyOf(task.state, task)
+    const key = keyOf(task.state, task, this.exploration.durability ?? false)
     const { spent } = task.state
     const before = this.seen.get(key) ?? []
     if (before.some((b) => b.preemptions <= spent.preemptions && b.kills <= spent.kills && b.falseVerdicts <= spent.falseVerdicts))
@@ -139,14 +144,14 @@ class Search implements Branching {
   branch(state: State, process: number, call: NextCall): void {
     const { spent } = state
     const preempted = { ...state, spent: { ...spent, preemptions: spent.preemptions + 1 } }
-    if (!unseen.has(call.name)) for (const next of able(state, process)) this.add({ state: preempted, next })
+    if (!this.unseen.has(call.name)) for (const next of able(state, process)) this.add({ state: preempted, next })
     if (call.name !== 'probe' || !isAlive(state, Number(call.what))) return
     const lied = { ...state, spent: { ...spent, falseVerdicts: spent.falseVerdicts + 1 } }
     this.add({ state: lied, next: process, probe: { exists: false } })
   }
 
   kill(state: State, process: number, { name, what, bytes }: NextCall): void {
-    if (unseen.has(name) || state.spent.kills >= (this.exploration.bounds.kills ?? 0)) return
+    if (this.unseen.has(name) || state.spent.kills >= (this.exploration.bounds.kills ?? 0)) return
     const spent = { ...state.spent, kills: state.spent.kills + 1 }
     for (const landed of bytes ? new Set([0, bytes.length >> 1, bytes.length - 1]) : [0]) {
       const disk = state.disk.clone()
@@ -173,7 +178,7 @@ class Search implements Branching {
   }
 
   private async end(state: State): Promise<void> {
-    const key = keyOf(state, {})
+    const key = keyOf(state, {}, this.exploration.durability ?? false)
     if (this.ends.has(key)) return
     this.ends.add(key)
     try {

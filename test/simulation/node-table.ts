@@ -1,6 +1,6 @@
 /** The nodes and open files of a simulated disk, cheap to copy: two copies share everything until one of them changes something. */
 import type { OpenFlags } from '../../src/file/durable.js'
-import { type DirectoryNode, keyOf, type Node, type NodeCommon } from './node.js'
+import { type DirectoryNode, durabilityKeyOf, keyOf, type Node, type NodeCommon } from './node.js'
 
 export interface OpenFile {
   readonly node: number
@@ -46,6 +46,15 @@ export class NodeTable {
     for (const [key, file] of this.opened) parts.push(`${key}=${file.node},${file.position}`)
     this.#key = `${parts.sort().join(' ')} ${this.free.join(',')}`
     return this.#key
+  }
+
+  /** Equal for disks of which the same would be left by a power cut. */
+  durabilityKey(): string {
+    return [...this.nodes.values()]
+      .map(durabilityKeyOf)
+      .filter((key) => key !== '')
+      .sort()
+      .join(' ')
   }
 
   root(): DirectoryNode {

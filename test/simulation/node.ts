@@ -66,6 +66,13 @@ function describedKey(node: Node): string {
   return `${front}d${names.sort().join(',')}`
 }
 
+/** Equal for nodes of which the same is durable. */
+export function durabilityKeyOf(node: Node): string {
+  if (node.kind === 'file') return node.bytes === node.synced ? '' : `${node.id}:${node.synced.digest}`
+  if (node.kind === 'symlink' || node.since.length === 0) return ''
+  return `${node.id}:${[...node.synced].map(([name, id]) => `${name}=${id}`).sort()}:${node.since.map(({ name, id }) => `${name}=${id}`)}`
+}
+
 /** A directory or file once the sync that began when it was `then` has completed. */
 export function settled(node: Node, then: Node): Node {
   if (node.kind === 'file' && then.kind === 'file') return then.bytes.length >= node.synced.length ? { ...node, synced: then.bytes } : node

@@ -86,15 +86,15 @@ export function told(error: unknown, state: State): Error {
   })
 }
 
-/** Where two states agree in this, everything that follows is the same. */
-export function keyOf(state: State, task: { next?: number | undefined; probe?: ProcessProbe | undefined }): string {
+/** Where two states agree in this, everything that follows is the same.
+ *  @param durability  also what a power cut would find */
+export function keyOf(state: State, task: { next?: number | undefined; probe?: ProcessProbe | undefined }, durability: boolean): string {
   const processes = state.processes.map(({ status, log, asleepAt }) => {
     if (status === 'ready') return log.digest
     return status === 'waiting' ? `${log.digest} asleep ${asleepAt === state.disk.key()}` : status
   })
-  return digest(
-    `${state.disk.key()} | ${processes.join(' ')} | ${state.history?.digest} | ${task.next} ${task.probe ? 'false verdict' : ''}`,
-  )
+  const disk = durability ? `${state.disk.key()} | ${state.disk.durabilityKey()}` : state.disk.key()
+  return digest(`${disk} | ${processes.join(' ')} | ${state.history?.digest} | ${task.next} ${task.probe ? 'false verdict' : ''}`)
 }
 
 function digest(text: string): string {
