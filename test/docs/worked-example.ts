@@ -1,0 +1,76 @@
+/** The store that docs/on-disk-format.md shows: made by the real code on a machine whose clock, ids and boot stand still. */
+import fs from 'node:fs'
+import { join } from 'node:path'
+import type { Backend } from '../../src/backend.js'
+import { type FileBackendOptions, openFileBackend } from '../../src/file/backend.js'
+import { type Host, systemHost } from '../../src/file/host.js'
+import { checkKey } from '../../src/input.js'
+
+export const exampleKey = 'agent:main:main'
+
+const options: FileBackendOptions = {
+  durability: 'power',
+  checkpoint: 'auto',
+  waitMs: 10_000,
+  maxHoldMs: 15_000,
+  readOnly: false,
+  checkKey,
+}
+
+/** Writer ids count up, whatever else asks for a nonce; the wall clock moves when told to. */
+function stillHost(): Host & { wallMs: number } {
+  const host = systemHost()
+  const { sleep, nap, monotonicMs } = host.clock
+  let writers = 0
+  let minted = 0
+  const still = {
+    disk: host.disk,
+    wallMs: Date.UTC(2026, 0, 1),
+    clock: { sleep, nap, monotonicMs, wallMs: () => still.wallMs },
+    identity: { ...host.identity, boot: '1d0cb007' },
+    probe: host.probe,
+    watch: host.watch,
+    nonce: (digits: number) => (digits === 8 ? String(++writers).padStart(8, '0') : host.nonce(digits)),
+    mintId: () => `019b7703-e400-7000-8000-${String(++minted).padStart(12, '0')}`,
+  }
+  return still
+}
+
+async function append(store: Backend, records: object[], id?: string): Promise<void> {
+  const encoded = records.map((record) => ({ json: JSON.stringify(record) }))
+  await store.append(exampleKey, encoded, id === undefined ? {} : { id })
+}
+
+/** Makes the store below `dir`; returns the paths and contents of its files, locks aside. */
+export async function makeExample(dir: string): Promise<Map<string, string>> {
+  const host = stillHost()
+  const killed = await openFileBackend(dir, options, host)
+  host.wallMs += 1_000
+  await append(killed, [{ type: 'message', message: { role: 'user', content: 'Hello' } }])
+  host.wallMs += 1_000
+  await append(
+    killed,
+    [
+      { type: 'message', message: { role: 'assistant', content: 'Hi.' } },
+      { type: 'usage', tokens: 12 },
+    ],
+    'evt-7',
+  )
+  // It is killed in the middle of its next write; another process goes on.
+  const [transcript] = fs.readdirSync(join(dir, 'transcripts'))
+  fs.appendFileSync(join(dir, 'transcripts', transcript!), '{"type":"message","message":{"role":"user","con')
+  const store = await openFileBackend(dir, options, host)
+  await append(store, [{ type: 'note', text: 'after a kill' }])
+  host.wallMs += 1_000
+  await store.rotate(exampleKey, 'reset', {})
+  host.wallMs += 1_000
+  await store.close()
+  await killed.close()
+  return filesOf(dir)
+}
+
+function filesOf(dir: string): Map<string, string> {
+  const names = fs.readdirSync(dir, { recursive: true, encoding: 'utf8' }).filter((name) => !name.startsWith('locks'))
+  const files = names.filter((name) => fs.statSync(join(dir, name)).isFile()).sort()
+  return new Map(files.map((name) => [name, fs.readFileSync(join(dir, name), 'utf8')]))
+}
