@@ -11,71 +11,19 @@
  *  Calls made in the same turn of the event loop, or while a commit is under way, share one commit: one lock, one write, one sync. */
 import { errnoOf, ioError, isStoreError, StoreError } from '../errors.js'
 import type { Durability, WaitOptions } from '../types.js'
+import { type Call, Calls } from './calls.js'
 import type { Host } from './host.js'
+import { type Job, type LogOwner, Preparation } from './job.js'
 import type { Baton, Held } from './lock/baton.js'
 import type { Batch, LogFile } from './log/log-file.js'
 import { encodeLine } from './log/record.js'
 import { type Counters, channels } from './stats.js'
-
-/** One caller's part of a commit. */
-export interface Job<R> {
-  /** Decides, on the state inside the lock, what to append; may run again on newer state. Throwing fails this job alone. */
-  run(log: LogFile): readonly string[]
-  /** The call's result once its records have these sequence numbers (none when it appended nothing). */
-  result(seqs: readonly number[], log: LogFile): R
-  /** Takes note, in memory, of what has just landed as `run` prepared it. */
-  applied?(seqs: readonly number[]): void
-  /** Its records are the store's own. */
-  readonly system?: boolean
-  /** Anything else that must be on the disk before the acknowledgement. */
-  alsoDurable?: () => Promise<void> | undefined
-  /** When it appends nothing: the sequence number of this log that its result speaks of, -1 for none. */
-  dependsOn?: () => number
-  /** For diagnostics. */
-  readonly about?: Readonly<Record<string, unknown>>
-}
-
-/** Whose log it is. */
-export interface LogOwner {
-  readonly label: string
-  /** Step 2: the log as it is now, ready to be appended to. May throw a StoreError, or one of the two signals below. */
-  refresh(untouched: boolean): LogFile
-  /** Forgets what the last `run`s have prepared. What it returns goes before the callers' records: the header of a new log. */
-  beginBatch(log: LogFile): readonly string[]
-  /** Resolves when the directory entry of the log is on the disk. */
-  nameDurable(log: LogFile): Promise<void>
-  /** What takes time and must be done before the log can be appended to; under the lock, or without it. */
-  prepare(need: 'locked' | 'unlocked', held: Held | undefined): Promise<void>
-  /** What is to be done after a landing, still under the lock; `first` when callers shall wait for it. It does not reject. */
-  afterLanding?(held: Held): { work: Promise<void>; first: boolean } | undefined
-  /** A sync has failed: nobody may chain on pages that may be gone. */
-  suspect(error: unknown): void
-}
-
-/** Thrown by `refresh` or `run`: first do this, then begin again. */
-export class Preparation {
-  readonly need: 'locked' | 'unlocked'
-  constructor(need: 'locked' | 'unlocked') {
-    this.need = need
-  }
-}
 
 export interface CommitterOptions {
   readonly durability: Durability
   readonly waitMs: number
   readonly does: string
   readonly counters: Counters
-}
-
-interface Waiting {
-  readonly job: Job<unknown>
-  readonly deadlineMs: number
-  readonly waitMs: number
-  readonly signal: AbortSignal | undefined
-  tries: number
-  alone: boolean
-  resolve(value: unknown): void
-  reject(reason: unknown): void
 }
 
 const jobsMax = 1_000
@@ -88,8 +36,7 @@ export class Committer {
   #baton: Baton
   #owner: LogOwner
   #options: CommitterOptions
-  #queue: Waiting[] = []
-  #signals = new Map<AbortSignal, { calls: number; onAbort: () => void }>()
+  #calls: Calls
   #pumping = false
   #wake: AbortController | undefined
   #waitingUntilMs = 0
@@ -101,6 +48,8 @@ export class Committer {
     this.#baton = baton
     this.#owner = owner
     this.#options = options
+    // Nobody left to wait for: then there is no need of the lock.
+    this.#calls = new Calls(host.clock, options.waitMs, () => this.#wake?.abort())
   }
 
   get idle(): boolean {
@@ -109,58 +58,20 @@ export class Committer {
 
   /** Resolves with the job's result when it is committed and as durable as asked for. */
   submit<R>(job: Job<R>, wait: WaitOptions): Promise<R> {
-    const { signal } = wait
-    if (signal?.aborted) return Promise.reject(signal.reason)
-    return new Promise<R>((resolve, reject) => {
-      const waitMs = wait.waitMs ?? this.#options.waitMs
-      const waiting: Waiting = {
-        job,
-        waitMs,
-        signal,
-        deadlineMs: this.#host.clock.monotonicMs() + waitMs,
-        tries: 0,
-        alone: false,
-        resolve: resolve as (value: unknown) => void,
-        reject,
-      }
-      if (signal) this.#listen(signal)
-      this.#queue.push(waiting)
-      // Somebody more impatient than those who wait already: wait anew, for as long as this one may.
-      if (waiting.deadlineMs < this.#waitingUntilMs) this.#wake?.abort()
-      if (this.#pumping) return
-      this.#pumping = true
-      // In a microtask: what is called in the same turn joins this commit.
-      queueMicrotask(() => void this.#pump())
-    })
-  }
-
-  /** An abort takes the call out of the queue; it never runs later. What has landed stands. One listener for all calls of a signal. */
-  #listen(signal: AbortSignal): void {
-    const known = this.#signals.get(signal)
-    if (known) {
-      known.calls++
-      return
-    }
-    const onAbort = () => {
-      const leaving = this.#queue.filter((waiting) => waiting.signal === signal)
-      this.#queue = this.#queue.filter((waiting) => waiting.signal !== signal)
-      for (const waiting of leaving) this.#fail(waiting, signal.reason)
-      if (this.#queue.length === 0) this.#wake?.abort()
-    }
-    signal.addEventListener('abort', onAbort, { once: true })
-    this.#signals.set(signal, { calls: 1, onAbort })
-  }
-
-  #unlisten(signal: AbortSignal | undefined): void {
-    const known = signal && this.#signals.get(signal)
-    if (!known || --known.calls > 0) return
-    signal.removeEventListener('abort', known.onAbort)
-    this.#signals.delete(signal)
+    const { promise, call } = this.#calls.add(job, wait)
+    if (!call) return promise
+    // Somebody more impatient than those who wait already: wait anew, for as long as this one may.
+    if (call.deadlineMs < this.#waitingUntilMs) this.#wake?.abort()
+    if (this.#pumping) return promise
+    this.#pumping = true
+    // In a microtask: what is called in the same turn joins this commit.
+    queueMicrotask(() => void this.#pump())
+    return promise
   }
 
   async #pump(): Promise<void> {
     try {
-      while (this.#queue.length > 0) {
+      while (this.#calls.size > 0) {
         let held: Held | undefined
         try {
           held = this.#baton.tryAcquire(this.#options.does) ?? (await this.#waitForLock())
@@ -173,7 +84,7 @@ export class Committer {
         if (later) await this.#meanwhileExpire(later)
       }
     } catch (error) {
-      for (const waiting of this.#queue.splice(0)) this.#fail(waiting, ioError(error, `committing to ${this.#owner.label}`, 'unknown'))
+      this.#calls.failAll(ioError(error, `committing to ${this.#owner.label}`, 'unknown'))
     } finally {
       this.#pumping = false
     }
@@ -191,11 +102,7 @@ export class Committer {
   }
 
   #expire(): void {
-    const nowMs = this.#host.clock.monotonicMs()
-    const expired = this.#queue.filter((waiting) => waiting.deadlineMs <= nowMs)
-    if (expired.length === 0) return
-    this.#queue = this.#queue.filter((waiting) => waiting.deadlineMs > nowMs)
-    for (const waiting of expired) this.#fail(waiting, this.#baton.timeout(waiting.waitMs))
+    this.#calls.expire((waitMs) => this.#baton.timeout(waitMs))
   }
 
   /** One attempt; synchronous, but for what has to be prepared. */
@@ -228,8 +135,7 @@ export class Committer {
   }
 
   #failAll(error: unknown): void {
-    const failure = ioError(error, `writing to ${this.#owner.label}`, 'none')
-    for (const waiting of this.#queue.splice(0)) this.#fail(waiting, failure)
+    this.#calls.failAll(ioError(error, `writing to ${this.#owner.label}`, 'none'))
   }
 
   /** Steps 2 to 5 for as many callers as fit into one write. */
@@ -264,33 +170,32 @@ export class Committer {
     return after?.work
   }
 
-  #runJobs(log: LogFile): { jobs: Waiting[]; bodies: string[]; counts: number[] } {
-    const jobs: Waiting[] = []
+  #runJobs(log: LogFile): { jobs: Call[]; bodies: string[]; counts: number[] } {
+    const jobs: Call[] = []
     const bodies: string[] = []
     const counts: number[] = []
     let bytes = 0
-    while (this.#queue.length > 0 && jobs.length < jobsMax && bytes < batchBytesMax) {
-      const waiting = this.#queue[0]!
-      if (waiting.alone && jobs.length > 0) break
+    for (let call = this.#calls.first; call && jobs.length < jobsMax && bytes < batchBytesMax; call = this.#calls.first) {
+      if (call.alone && jobs.length > 0) break
       try {
-        const added = waiting.job.run(log)
+        const added = call.job.run(log)
         for (const body of added) {
           bodies.push(body)
           bytes += body.length
         }
         counts.push(added.length)
-        jobs.push(waiting)
-        this.#queue.shift()
+        jobs.push(call)
+        this.#calls.shift()
       } catch (error) {
         if (error instanceof Preparation) {
           // Those before it go first; it comes back to be prepared.
           if (jobs.length > 0) break
           throw error
         }
-        this.#queue.shift()
-        this.#fail(waiting, error)
+        this.#calls.shift()
+        this.#calls.fail(call, error)
       }
-      if (waiting.alone) break
+      if (call.alone) break
     }
     return { jobs, bodies, counts }
   }
@@ -345,7 +250,7 @@ export class Committer {
     return 'void'
   }
 
-  #landed(jobs: readonly Waiting[], seqs: readonly number[][], log: LogFile, batch: Batch): void {
+  #landed(jobs: readonly Call[], seqs: readonly number[][], log: LogFile, batch: Batch): void {
     const { counters } = this.#options
     counters.commits++
     counters.recordsWritten += batch.records
@@ -359,13 +264,13 @@ export class Committer {
   }
 
   /** Not in: the callers go back to the head of the queue, or are told so. */
-  #again(jobs: readonly Waiting[], outcome: 'void' | StoreError, log: LogFile): void {
+  #again(jobs: readonly Call[], outcome: 'void' | StoreError, log: LogFile): void {
     const { counters } = this.#options
-    const back: Waiting[] = []
+    const back: Call[] = []
     for (const waiting of jobs) {
       waiting.tries++
       if (outcome !== 'void' && (jobs.length === 1 || outcome.effect === 'unknown')) {
-        this.#fail(waiting, outcome)
+        this.#calls.fail(waiting, outcome)
         continue
       }
       if (waiting.tries >= triesMax || this.#host.clock.monotonicMs() > waiting.deadlineMs + waiting.waitMs) {
@@ -377,18 +282,18 @@ export class Committer {
       counters.reruns++
       back.push(waiting)
     }
-    this.#queue.unshift(...back)
+    this.#calls.putBack(back)
   }
 
   /** `none` may only be said once the batch that won is itself on the disk. */
-  async #reportLost(waiting: Waiting, log: LogFile): Promise<void> {
+  async #reportLost(waiting: Call, log: LogFile): Promise<void> {
     let effect: 'none' | 'unknown' = 'none'
     try {
       if (this.#options.durability === 'power') await log.durable(log.chain.seq)
     } catch {
       effect = 'unknown'
     }
-    this.#fail(
+    this.#calls.fail(
       waiting,
       new StoreError('LOCK_LOST', `${this.#owner.label}: the lock was lost ${waiting.tries} times, each time to another writer's commit.`, {
         effect,
@@ -398,7 +303,7 @@ export class Committer {
     )
   }
 
-  #acknowledge(waiting: Waiting, seqs: readonly number[], log: LogFile, upTo: number): void {
+  #acknowledge(waiting: Call, seqs: readonly number[], log: LogFile, upTo: number): void {
     const needed = seqs.length > 0 ? upTo : (waiting.job.dependsOn?.() ?? -1)
     const also = this.#options.durability === 'power' ? waiting.job.alsoDurable?.() : undefined
     if (this.#options.durability === 'process' || (needed <= log.synced && log.named && !also)) {
@@ -409,7 +314,7 @@ export class Committer {
       () => this.#settle(waiting, seqs, log),
       (error: unknown) => {
         this.#owner.suspect(error)
-        this.#fail(waiting, ioError(error, `syncing ${this.#owner.label}`, 'unknown'))
+        this.#calls.fail(waiting, ioError(error, `syncing ${this.#owner.label}`, 'unknown'))
       },
     )
   }
@@ -419,18 +324,13 @@ export class Committer {
     await Promise.all([log.durable(upTo), name, also])
   }
 
-  #settle(waiting: Waiting, seqs: readonly number[], log: LogFile): void {
-    this.#unlisten(waiting.signal)
+  #settle(waiting: Call, seqs: readonly number[], log: LogFile): void {
+    this.#calls.settled(waiting)
     try {
       waiting.resolve(waiting.job.result(seqs, log))
     } catch (error) {
       waiting.reject(error)
     }
-  }
-
-  #fail(waiting: Waiting, error: unknown): void {
-    this.#unlisten(waiting.signal)
-    waiting.reject(error)
   }
 
   /** Runs `work` with the lock held, when its turn has come; for what replaces files rather than appends. */
@@ -453,7 +353,8 @@ export class Committer {
 
   /** Waits for as long as the most impatient caller; undefined when all have gone meanwhile. */
   async #waitForLock(): Promise<Held | undefined> {
-    const first = this.#queue.reduce((soonest, waiting) => (waiting.deadlineMs < soonest.deadlineMs ? waiting : soonest))
+    const first = this.#calls.mostImpatient()
+    if (!first) return undefined
     const wake = new AbortController()
     this.#wake = wake
     this.#waitingUntilMs = first.deadlineMs

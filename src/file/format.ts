@@ -2,11 +2,12 @@
  *  looks like a store in use, or one that the next comer completes: snapshot, journal, and last the format file. */
 import { z } from 'zod'
 import { errnoOf, StoreError } from '../errors.js'
-import { makeDirectories, readFully, writeFully } from './durable.js'
+import { makeDirectories, readFully } from './durable.js'
 import type { Host } from './host.js'
 import type { Baton, Held } from './lock/baton.js'
 import { newJournal } from './metadata/checkpoint.js'
 import { emptySnapshot, hashOf } from './metadata/snapshot.js'
+import { replaceFile } from './stage.js'
 
 export const formatVersion = 1
 
@@ -119,33 +120,17 @@ async function complete(host: Host, places: StorePlaces, held: Held, tag: string
       hint: 'Nothing was written. To take over sessions of another program, import them: holdfast import DIR --store NEWDIR.',
     })
   if (snapshot === undefined) {
-    await put(host, held, places.snapshot, emptySnapshot)
+    await replaceFile(host, held, places.snapshot, [emptySnapshot])
     await disk.syncDirectory(places.store)
   }
   if (!hasJournal) {
-    await put(host, held, places.journal, newJournal(hashOf(emptySnapshot), 0, clock.wallMs(), tag + host.nonce(8)))
+    await replaceFile(host, held, places.journal, [newJournal(hashOf(emptySnapshot), 0, clock.wallMs(), tag + host.nonce(8))])
     await disk.syncDirectory(places.store)
   }
-  await put(
-    host,
-    held,
-    places.format,
+  await replaceFile(host, held, places.format, [
     Buffer.from(`${JSON.stringify({ format: formatVersion, storeId: host.mintId(), createdAt: clock.wallMs() })}\n`),
-  )
+  ])
   await disk.syncDirectory(places.store)
-}
-
-async function put(host: Host, held: Held, path: string, bytes: Buffer): Promise<void> {
-  const { disk } = host
-  const staged = `${held.stage}/${host.nonce(12)}`
-  const fd = disk.open(staged, 'create')
-  try {
-    writeFully(disk, fd, bytes)
-    await disk.sync(fd)
-  } finally {
-    disk.close(fd)
-  }
-  disk.rename(staged, path)
 }
 
 function hasTranscripts(host: Host, places: StorePlaces): boolean {

@@ -74,6 +74,11 @@ export class Baton {
     this.#tickets = new Tickets(host, path, this.#nonce)
   }
 
+  /** Nobody of this handle holds the lock or waits for it. */
+  get idle(): boolean {
+    return this.#turnstile.idle
+  }
+
   /** Takes the lock if that can be done at once; undefined when it cannot. Never waits. */
   tryAcquire(does: string): Held | undefined {
     if (!this.#turnstile.enter()) return undefined

@@ -17,6 +17,10 @@ export class Turnstile {
     this.#clock = clock
   }
 
+  get idle(): boolean {
+    return !this.#busy
+  }
+
   /** True when nobody was inside; now somebody is. */
   enter(): boolean {
     if (this.#busy) return false

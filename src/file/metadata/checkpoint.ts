@@ -15,10 +15,18 @@ import type { Host } from '../host.js'
 import type { Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { encodeLine, type Header, type Seal, systemBody } from '../log/record.js'
+import { stageFile } from '../stage.js'
 import { type Counters, channels } from '../stats.js'
 import type { Cells } from './cells.js'
-import type { MetadataPlaces } from './metadata.js'
-import { breathe, hashOf, renderSnapshot } from './snapshot.js'
+import { hashOf, renderSnapshot } from './snapshot.js'
+
+export interface MetadataPlaces {
+  readonly store: string
+  readonly snapshot: string
+  readonly journal: string
+  readonly previousSnapshot: string
+  readonly previousJournal: string
+}
 
 export interface Folding {
   readonly cells: Cells
@@ -59,7 +67,7 @@ export class Checkpoint {
       return false
     const seal = journal.chain.seal
     if (!seal) return false
-    const done = await this.#replacePair(held, journal, seal, rendered.slices, rendered.bytes)
+    const done = await this.#replacePair(held, journal, seal, rendered.slices)
     if (done) {
       this.#counters.checkpoints++
       if (channels.maintenance.hasSubscribers)
@@ -83,10 +91,10 @@ export class Checkpoint {
     }
   }
 
-  async #replacePair(held: Held, journal: LogFile, seal: Seal, slices: readonly Buffer[], bytes: number): Promise<boolean> {
+  async #replacePair(held: Held, journal: LogFile, seal: Seal, slices: readonly Buffer[]): Promise<boolean> {
     const { disk } = this.#host
     try {
-      const snapshot = await this.#stage(held, slices, bytes)
+      const snapshot = await stageFile(this.#host, held, slices)
       const next = await this.#stageJournal(held, journal, seal)
       this.#keepPrevious(held)
       disk.rename(snapshot, this.#places.snapshot)
@@ -117,26 +125,7 @@ export class Checkpoint {
 
   #stageJournal(held: Held, journal: LogFile, seal: Seal): Promise<string> {
     const line = newJournal(seal.next!, journal.chain.seq + 1, seal.at, journal.tag + this.#host.nonce(8))
-    return this.#stage(held, [line], line.length)
-  }
-
-  async #stage(held: Held, slices: readonly Buffer[], bytes: number): Promise<string> {
-    const { disk } = this.#host
-    const path = `${held.stage}/${this.#host.nonce(12)}`
-    const fd = disk.open(path, 'create')
-    try {
-      for (const [at, slice] of slices.entries()) {
-        writeFully(disk, fd, slice)
-        if (at % 8 === 7) await breathe()
-      }
-      const { size } = disk.fstat(fd)
-      if (size !== bytes)
-        throw new StoreError('IO_FAILED', `a staged file has ${size} bytes instead of ${bytes}.`, { details: { size, bytes } })
-      await disk.sync(fd)
-    } finally {
-      disk.close(fd)
-    }
-    return path
+    return stageFile(this.#host, held, [line])
   }
 
   /** The generation before, as links made in the stage: linking after the renames would link the new files. */

@@ -3,33 +3,24 @@
  *  Reading never takes a lock: compare the journal's inode, size and change time, read what was added. When the journal has been replaced,
  *  the old inode (still open here) is read to its seal, which names the hash of the snapshot that the new journal builds on: then what is in
  *  memory is that snapshot, and nothing is loaded again. */
-import { errnoOf, StoreError } from '../../errors.js'
+import { StoreError } from '../../errors.js'
 import type { Entry, SessionsView, WaitOptions } from '../../types.js'
-import { Committer, type CommitterOptions, type Job, type LogOwner, Preparation } from '../commit.js'
+import { Committer, type CommitterOptions } from '../commit.js'
 import type { FileStat } from '../durable.js'
-import { readFully } from '../durable.js'
 import type { Host } from '../host.js'
+import { type Job, type LogOwner, Preparation } from '../job.js'
 import type { Baton, Held } from '../lock/baton.js'
-import type { ChainSink } from '../log/chain.js'
-import { LogFile, type LogPlace } from '../log/log-file.js'
-import type { LineMark } from '../log/record.js'
+import type { LogFile, LogPlace } from '../log/log-file.js'
 import type { Vital } from '../vital.js'
-import { type Cell, type Cells, entryOf, stringAt, stringEnd } from './cells.js'
-import { Checkpoint, type Folding } from './checkpoint.js'
-import { hashOf, parseSnapshot } from './snapshot.js'
+import { type Cells, entryOf } from './cells.js'
+import { Checkpoint, type Folding, type MetadataPlaces } from './checkpoint.js'
+import { encodeOp, Journal } from './journal.js'
+import { loadPair } from './pair.js'
 import { type Change, MutatorView, Overlay, type ViewTools } from './view.js'
 
 export interface MetadataOptions extends CommitterOptions {
   readonly checkpoint: 'auto' | 'always'
   readonly readOnly: boolean
-}
-
-export interface MetadataPlaces {
-  readonly store: string
-  readonly snapshot: string
-  readonly journal: string
-  readonly previousSnapshot: string
-  readonly previousJournal: string
 }
 
 type View = SessionsView<Record<string, unknown>>
@@ -161,50 +152,29 @@ export class Metadata implements LogOwner {
     old.readOn()
     const next = old.chain.seal?.reason === 'checkpoint' ? old.chain.seal.next : undefined
     if (!next) throw new Preparation('unlocked')
-    const { base, journal } = this.#openJournal()
-    if (base !== next) {
-      journal.retire()
+    const journal = this.#openJournal()
+    if (journal.base !== next) {
+      journal.log.retire()
       throw new Preparation('unlocked')
     }
     this.#adopt(journal, this.#host.disk.stat(this.#places.snapshot))
-    if (journal.chain.seal) return journal
-    return this.#follow()
+    return journal.log.chain.seal ? journal.log : this.#follow()
   }
 
-  #openJournal(): { base: string | undefined; journal: LogFile } {
-    const { disk } = this.#host
-    if (disk.stat(this.#places.journal)?.kind === 'symlink') throw symlinkRefused('sessions.journal.jsonl')
-    const held: { journal?: LogFile } = {}
-    // Records that come while it is opened are applied once we know that they build on what is in memory.
-    const pending: [LineMark, Buffer, number][] = []
-    const sink: ChainSink = {
-      record: (mark, bytes, start) => {
-        if (held.journal === this.#journal && held.journal) this.#apply(mark, bytes, start)
-        else pending.push([mark, bytes, start])
-      },
-    }
-    let journal: LogFile
-    try {
-      journal = LogFile.open(this.#place, this.#options.readOnly ? 'read' : 'appendExisting', 'whole', sink)
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error
-      throw missing('sessions.journal.jsonl')
-    }
-    held.journal = journal
-    this.#pending.set(journal, pending)
-    return { base: journal.chain.header?.base, journal }
+  #openJournal(): Journal {
+    return Journal.open(this.#place, this.#options.readOnly ? 'read' : 'appendExisting')
   }
-
-  #pending = new WeakMap<LogFile, [LineMark, Buffer, number][]>()
 
   /** From now on this is the journal; what is in memory is what it builds on. */
-  #adopt(journal: LogFile, snapshot: FileStat | undefined): void {
+  #adopt(journal: Journal, snapshot: FileStat | undefined): void {
     this.#journal?.retire()
-    this.#journal = journal
+    this.#journal = journal.log
     this.#snapshot = snapshot
-    for (const [mark, bytes, start] of this.#pending.get(journal) ?? []) this.#apply(mark, bytes, start)
-    this.#pending.delete(journal)
-    journal.assertSound()
+    journal.follow(({ key, cell }) => {
+      if (cell) this.#cells.set(key, cell)
+      else this.#cells.delete(key)
+    })
+    journal.log.assertSound()
   }
 
   /** Loads snapshot and journal, as a pair that belongs together. */
@@ -218,8 +188,12 @@ export class Metadata implements LogOwner {
   async #load(): Promise<void> {
     let why = ''
     for (let tries = 0; tries < loadTriesMax; tries++) {
-      const loaded = await this.#loadOnce()
-      if (typeof loaded !== 'string') return
+      const loaded = await loadPair(this.#host.disk, this.#places, () => this.#openJournal())
+      if (typeof loaded !== 'string') {
+        this.#cells = loaded.cells
+        this.#adopt(loaded.journal, loaded.snapshot)
+        return
+      }
       why = loaded
       // Somebody is between the two renames of a checkpoint, or has died there; the latter does not go away by waiting.
       if (tries > 10) await this.#host.clock.sleep(Math.min(10, tries / 10))
@@ -228,46 +202,6 @@ export class Metadata implements LogOwner {
       details: { file: 'sessions.json', why },
       hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or see docs/errors.md#store_corrupt for how to adopt the new one.',
     })
-  }
-
-  async #loadOnce(): Promise<string | undefined> {
-    const { disk } = this.#host
-    const named = disk.stat(this.#places.snapshot)
-    if (!named) throw missing('sessions.json')
-    if (named.kind === 'symlink') throw symlinkRefused('sessions.json')
-    const fd = disk.open(this.#places.snapshot, 'read')
-    let journal: LogFile | undefined
-    try {
-      const stat = disk.fstat(fd)
-      const bytes = readFully(disk, fd, 0, stat.size)
-      const opened = this.#openJournal()
-      journal = opened.journal
-      const again = disk.stat(this.#places.snapshot)
-      if (again?.ino !== stat.ino || again.size !== stat.size || again.dev !== stat.dev) return 'they change while they are read'
-      const hash = hashOf(bytes)
-      journal.assertSound()
-      if (journal.chain.seq < 0) return 'the journal has no header'
-      const { seal } = journal.chain
-      const folded = seal?.reason === 'checkpoint' && seal.next === hash
-      if (hash !== opened.base && !folded)
-        return `sessions.json has the hash ${hash.slice(0, 12)}…, the journal builds on ${opened.base?.slice(0, 12)}…`
-      const cells = await parseSnapshot(bytes)
-      this.#cells = cells
-      if (folded) this.#pending.set(journal, [])
-      this.#adopt(journal, again)
-      journal = undefined
-      return undefined
-    } finally {
-      disk.close(fd)
-      journal?.retire()
-    }
-  }
-
-  #apply(mark: LineMark, bytes: Buffer, start: number): void {
-    const op = readOp(bytes, start, mark)
-    if (!op) return
-    if (op.cell) this.#cells.set(op.key, op.cell)
-    else this.#cells.delete(op.key)
   }
 
   // — committing —
@@ -282,7 +216,7 @@ export class Metadata implements LogOwner {
         value = this.#runMutator(mutate, overlay)
         changes = [...overlay.changes.values()].filter(({ key, cell }) => cell || this.#batch.get(key))
         this.#batch.merge(overlay)
-        return changes.map(opOf)
+        return changes.map(encodeOp)
       },
       applied: () => this.#take(changes),
       result: () => {
@@ -304,7 +238,7 @@ export class Metadata implements LogOwner {
         })
         if (!change) return []
         this.#batch.changes.set(change.key, change)
-        return [opOf(change)]
+        return [encodeOp(change)]
       },
       applied: () => change && this.#take([change]),
       result: () => undefined,
@@ -446,35 +380,4 @@ export class Metadata implements LogOwner {
     this.#journal?.retire()
     this.#journal = undefined
   }
-}
-
-const putPrefix = '{"op":"put","key":'
-
-function opOf({ key, cell, json, dropped }: Change): string {
-  if (cell) return `{"op":"put","key":${JSON.stringify(key)},"entry":${json}}`
-  return `{"op":"del","key":${JSON.stringify(key)},"sessionId":${JSON.stringify(dropped)}}`
-}
-
-function readOp(bytes: Buffer, start: number, mark: LineMark): { key: string; cell: Cell | undefined } | undefined {
-  const isPut = bytes.toString('latin1', start, start + putPrefix.length) === putPrefix
-  if (!isPut && bytes.toString('latin1', start, start + 11) !== '{"op":"del"') return undefined
-  const keyStart = start + putPrefix.length
-  const found = stringEnd(bytes, keyStart)
-  const key = stringAt(bytes, keyStart, found)
-  if (!isPut) return { key, cell: undefined }
-  return { key, cell: { bytes, start: found.end + 1 + ',"entry":'.length, end: start + mark.bodyBytes, entry: undefined } }
-}
-
-function missing(file: string): StoreError {
-  return new StoreError('STORE_CORRUPT', `${file} is missing from a store that has been in use.`, {
-    details: { file },
-    hint: 'Nothing was written: missing is not empty. Restore it together with its sibling from the same moment; sessions.prev.json and sessions.prev.journal.jsonl are the generation before.',
-  })
-}
-
-function symlinkRefused(file: string): StoreError {
-  return new StoreError('STORE_CORRUPT', `${file} is a symbolic link; replacing the file would replace the link.`, {
-    details: { file },
-    hint: 'Nothing was written. Make the store directory itself the symbolic link, and move the file into it.',
-  })
 }

@@ -7,6 +7,7 @@
  *      } */
 import { createHash, type Hash } from 'node:crypto'
 import { StoreError } from '../../errors.js'
+import { breathe } from '../stage.js'
 import { type Cells, stringAt, stringEnd } from './cells.js'
 
 const sliceBytes = 512 << 10
@@ -16,11 +17,6 @@ export function hashOf(bytes: Uint8Array): string {
 }
 
 export const emptySnapshot = Buffer.from('{\n}\n')
-
-/** Lets other work go on between slices: no call may hold up the event loop for long. */
-export function breathe(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
-}
 
 /** The file's bytes, in slices, and their hash. */
 export async function renderSnapshot(cells: Cells): Promise<{ slices: Buffer[]; hash: string; bytes: number }> {

@@ -3,8 +3,8 @@
  *  A file that is opened for the first time is believed only after the metadata, asked *after* the opening, still names this session for
  *  the key: else a writer that slept through a rotation would create the archived file anew and append where nobody looks. */
 import { errnoOf, StoreError } from '../../errors.js'
-import { type LogOwner, Preparation } from '../commit.js'
 import type { Host } from '../host.js'
+import { type LogOwner, Preparation } from '../job.js'
 import type { Held } from '../lock/baton.js'
 import { Chain, type ChainSink } from '../log/chain.js'
 import { LogFile, type LogPlace } from '../log/log-file.js'

@@ -6,17 +6,19 @@ import { crc32 } from 'node:zlib'
 import type { EncodedRecord } from '../../backend.js'
 import { errnoOf, isStoreError, StoreError } from '../../errors.js'
 import type { AppendOptions, AppendReceipt, RotateReceipt, WaitOptions } from '../../types.js'
-import { Committer, type CommitterOptions, type Job } from '../commit.js'
-import { readFully, writeFully } from '../durable.js'
+import { Committer, type CommitterOptions } from '../commit.js'
 import type { Host } from '../host.js'
+import type { Job } from '../job.js'
 import { Baton, type Held } from '../lock/baton.js'
-import { Chain } from '../log/chain.js'
 import type { LogFile } from '../log/log-file.js'
-import { readInPieces } from '../log/pieces.js'
 import { encodeLine, type Header, type Seal, systemBody, withId } from '../log/record.js'
 import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
+import { SharedSync } from '../shared-sync.js'
+import { replaceFile } from '../stage.js'
 import type { Vital } from '../vital.js'
+import { type Detour, Detours } from './detours.js'
+import { committedLines } from './rewrite.js'
 import { Transcript, type TranscriptTools } from './transcript.js'
 
 export interface TranscriptsPlaces {
@@ -30,13 +32,6 @@ interface Open {
   readonly committer: Committer
 }
 
-interface Detour {
-  readonly settled: Promise<void>
-  done: boolean
-  waiting: number
-}
-
-const nothing = () => {}
 const slots = 64
 const openMax = 256
 const movesMax = 100
@@ -53,8 +48,8 @@ export class Transcripts {
   #viewTools: ViewTools
   #batons = new Map<number, Baton>()
   #open = new Map<string, Open>()
-  #detours = new Map<string, Detour>()
-  #directorySync: { running: Promise<void>; next: Promise<void> | undefined } | undefined
+  #detours: Detours
+  #directorySync: SharedSync
 
   constructor(
     host: Host,
@@ -74,6 +69,8 @@ export class Transcripts {
     this.#vital = vital
     this.#tag = tag
     this.#viewTools = viewTools
+    this.#detours = new Detours(host.clock, options.waitMs)
+    this.#directorySync = new SharedSync(() => host.disk.syncDirectory(places.transcripts))
     this.#tools = {
       host,
       vital,
@@ -82,7 +79,7 @@ export class Transcripts {
       reloadNames: () => metadata.reload(),
       rewrite: (transcript, log, held) => this.#rewrite(transcript, log, held),
       rescue: (transcript, error) => this.#rescue(transcript, error),
-      syncDirectory: () => this.#syncDirectory(),
+      syncDirectory: () => this.#directorySync.run(),
     }
   }
 
@@ -141,11 +138,11 @@ export class Transcripts {
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     let passed: Detour | undefined
     for (let moves = 0; moves < movesMax; moves++) {
-      if (this.#detours.size > 0) passed = await this.#passDetour(key, options, passed)
+      if (this.#detours.any) passed = await this.#detours.pass(key, options, passed)
       // Whether the key still names it, the commit asks under the lock.
       const sessionId = this.#metadata.lastKnownSessionId(key)
       if (sessionId === undefined) {
-        passed = await this.#detour(key, () => this.#mint(key, options))
+        passed = await this.#detours.run(key, () => this.#mint(key, options))
         continue
       }
       const open = this.#of(sessionId, key)
@@ -153,69 +150,13 @@ export class Transcripts {
         return await open.committer.submit(this.#appendJob(open.transcript, records, options), options)
       } catch (error) {
         if (!isMoved(error)) throw error
-        if (!this.#detours.has(key)) passed = await this.#detour(key, () => this.#finish(open, options))
+        if (!this.#detours.has(key)) passed = await this.#detours.run(key, () => this.#finish(open, options))
       }
     }
     throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced faster than it can be written to.`, {
       details: { key },
       hint: 'Try again.',
     })
-  }
-
-  /** Work on a key that every later append of this handle waits for. */
-  async #detour(key: string, work: () => Promise<unknown>): Promise<Detour> {
-    const running = work()
-    // Whose failure it is, is told; those behind try for themselves.
-    const detour: Detour = { settled: running.then(nothing, nothing), done: false, waiting: 0 }
-    this.#detours.set(key, detour)
-    try {
-      await running
-      return detour
-    } finally {
-      detour.done = true
-      this.#leave(key, detour)
-    }
-  }
-
-  /** Waits behind a detour. It stays in the way until the last of those who waited for it has gone on: nobody overtakes them. */
-  async #passDetour(key: string, options: WaitOptions, own: Detour | undefined): Promise<Detour | undefined> {
-    let passed = own
-    for (let detour = this.#detours.get(key); detour && detour !== passed; detour = this.#detours.get(key)) {
-      detour.waiting++
-      try {
-        await this.#wait(detour.settled, options)
-      } finally {
-        detour.waiting--
-        this.#leave(key, detour)
-      }
-      passed = detour
-    }
-    return passed
-  }
-
-  #leave(key: string, detour: Detour): void {
-    if (detour.done && detour.waiting === 0 && this.#detours.get(key) === detour) this.#detours.delete(key)
-  }
-
-  /** Waits for another call's detour, but not longer than this call may wait. */
-  async #wait(detour: Promise<void>, { signal, waitMs = this.#options.waitMs }: WaitOptions): Promise<void> {
-    signal?.throwIfAborted()
-    const leave = new AbortController()
-    const onAbort = () => leave.abort()
-    signal?.addEventListener('abort', onAbort, { once: true })
-    const late = this.#host.clock.sleep(waitMs, leave.signal).then(() => 'late' as const)
-    try {
-      const first = await Promise.race([detour, late])
-      signal?.throwIfAborted()
-      if (first === 'late')
-        throw new StoreError('LOCK_TIMEOUT', `waited ${waitMs} ms for another call of this process that makes or closes the session.`, {
-          details: { waitMs },
-          hint: 'Nothing was written. Try again, or run `holdfast locks` to look at the holder.',
-        })
-    } finally {
-      leave.abort()
-      signal?.removeEventListener('abort', onAbort)
-    }
   }
 
   /** The identity of a session is made inside the lock: two first messages meet in one session (F31). */
@@ -322,7 +263,7 @@ export class Transcripts {
       if (!isMoved(error)) throw error
       ours = false
     }
-    await this.#detour(key, () => this.#finish(open, wait))
+    await this.#detours.run(key, () => this.#finish(open, wait))
     return ours
   }
 
@@ -383,7 +324,7 @@ export class Transcripts {
       return
     }
     await disk.syncDirectory(this.#places.archive)
-    await this.#syncDirectory()
+    await this.#directorySync.run()
   }
 
   // — after a failed sync —
@@ -403,61 +344,21 @@ export class Transcripts {
     )
   }
 
-  /** A fresh file with every committed line up to the seal, byte for byte; the seal itself and what is void stay behind. */
+  /** Puts the rewritten log in place. */
   async #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<void> {
-    const { disk } = this.#host
-    const slices: Buffer[] = []
-    const chain = new Chain(this.#tag)
-    let sealed = false
-    const foreign = log.chain.foreign.bytes
-    await readInPieces(disk, log.fd, log.size, chain, {
-      record: (_mark, bytes, start, end) => {
-        if (chain.seal) sealed = true
-        else slices.push(Buffer.from(bytes.subarray(start, end + 1)))
-      },
-    })
-    if (!sealed) return
-    if (foreign > 0) slices.unshift(readFully(disk, log.fd, 0, foreign))
-    await this.#replace(held, this.pathOf(transcript.sessionId), slices)
+    const slices = await committedLines(this.#host.disk, log, this.#tag)
+    if (slices) await this.#replace(held, this.pathOf(transcript.sessionId), slices)
   }
 
-  /** Puts a file in place by way of the stage; when the lock is lost the stage is gone, and nothing happens. */
+  /** When the lock is lost the stage is gone, and nothing happens. */
   async #replace(held: Held, path: string, slices: readonly Buffer[]): Promise<void> {
-    const { disk } = this.#host
-    const staged = `${held.stage}/${this.#host.nonce(12)}`
     try {
-      const fd = disk.open(staged, 'create')
-      try {
-        for (const slice of slices) writeFully(disk, fd, slice)
-        await disk.sync(fd)
-      } finally {
-        disk.close(fd)
-      }
-      disk.rename(staged, path)
+      await replaceFile(this.#host, held, path, slices)
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return
       throw error
     }
-    await this.#syncDirectory()
-  }
-
-  /** One sync of the directory at a time, shared by all who came before it began. */
-  #syncDirectory(): Promise<void> {
-    const current = this.#directorySync
-    if (current) {
-      current.next ??= current.running.catch(() => {}).then(() => this.#beginDirectorySync())
-      return current.next
-    }
-    return this.#beginDirectorySync()
-  }
-
-  #beginDirectorySync(): Promise<void> {
-    const running = this.#host.disk.syncDirectory(this.#places.transcripts)
-    const current = { running, next: undefined }
-    this.#directorySync = current
-    return running.finally(() => {
-      if (this.#directorySync === current && !current.next) this.#directorySync = undefined
-    })
+    await this.#directorySync.run()
   }
 
   get idle(): boolean {
