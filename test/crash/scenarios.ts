@@ -1,5 +1,6 @@
 /** What is cut short: short scenarios in which every outcome of a power cut can be tried, and a long one of which a choice is. */
 import type { Backend } from '../../src/backend.js'
+import { isStoreError } from '../../src/errors.js'
 import type { FileBackendOptions } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
 import { attempt, type Teller } from '../simulation/ledger.js'
@@ -25,7 +26,7 @@ export interface Acting {
 }
 
 export async function acting(host: Host, teller: Teller, options: Partial<FileBackendOptions>): Promise<Acting> {
-  let store: Backend = await openStore(host, options)
+  let store: Backend = await openedAtLast(host, options)
   return {
     count: (key) => attempt(teller, `count ${key}`, () => increment(store, key)),
     append: (key, names, options = undefined) =>
@@ -35,8 +36,18 @@ export async function acting(host: Host, teller: Teller, options: Partial<FileBa
     checkpoint: () => attempt(teller, 'checkpoint', () => store.checkpoint()),
     async close() {
       await store.close()
-      store = await openStore(host, options)
+      store = await openedAtLast(host, options)
     },
+  }
+}
+
+/** Opening may fail, with a type; then once more, as anybody would. */
+async function openedAtLast(host: Host, options: Partial<FileBackendOptions>): Promise<Backend> {
+  try {
+    return await openStore(host, options)
+  } catch (error) {
+    if (!isStoreError(error) || error.code === 'INVARIANT') throw error
+    return openStore(host, options)
   }
 }
 

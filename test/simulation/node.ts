@@ -14,6 +14,8 @@ export interface FileNode extends NodeCommon {
   readonly bytes: FileBytes
   /** What the last completed sync made durable. */
   readonly synced: FileBytes
+  /** Stretches whose sync has failed: the kernel counts them as written, and no later sync writes them again. */
+  readonly dropped?: readonly (readonly [from: number, to: number])[]
 }
 export interface DirectoryNode extends NodeCommon {
   readonly kind: 'directory'
@@ -75,7 +77,10 @@ export function durabilityKeyOf(node: Node): string {
 
 /** A directory or file once the sync that began when it was `then` has completed. */
 export function settled(node: Node, then: Node): Node {
-  if (node.kind === 'file' && then.kind === 'file') return then.bytes.length >= node.synced.length ? { ...node, synced: then.bytes } : node
+  if (node.kind === 'file' && then.kind === 'file') {
+    if (then.bytes.length < node.synced.length) return node
+    return { ...node, synced: (then.dropped ?? []).reduce((bytes, [from, to]) => bytes.writeAt(from, Buffer.alloc(to - from)), then.bytes) }
+  }
   if (node.kind !== 'directory' || then.kind !== 'directory') return node
   return settledNames(node, ({ version }) => version <= then.version)
 }

@@ -75,6 +75,20 @@ describe('a simulated power cut', () => {
     expect(found).not.toContain('/a=')
   })
 
+  test('loses for good what a failed sync has dropped, although later syncs succeed', async () => {
+    const disk = new SimulatedDisk()
+    const view = processDisk(disk, 1)
+    const fd = await written(view, '/a', 'one')
+    await view.syncDirectory('/')
+    view.write(fd, Buffer.from('two'))
+    disk.failSync(1, fd)
+    view.write(fd, Buffer.from('three'))
+    await view.sync(fd)
+    const into = Buffer.alloc(11)
+    expect(into.toString('latin1', 0, view.read(fd, into, 0, 11, 0))).toBe('onetwothree')
+    expect(powerCuts(disk, { most: 9, random: seededRandom(7) }).disks.map(described)).toEqual(['/a=one\0\0\0three'])
+  })
+
   test('leaves the old file or the new one after a rename, each name on its own, never neither', async () => {
     const found = await outcomes(async (disk) => {
       await written(disk, '/a', 'old')

@@ -111,12 +111,13 @@ const blockSizes = [512, 4096]
 function chosenBytes(node: FileNode, choose: (options: number) => number): FileBytes {
   const { bytes, synced } = node
   const length = bytes.length - synced.length
-  if (length <= 0) return bytes
-  const all = bytes.toBuffer()
+  if (length <= 0) return node.dropped ? synced : bytes
+  const all = Buffer.concat([synced.toBuffer(), bytes.toBuffer().subarray(synced.length)])
+  for (const [from, to] of node.dropped ?? []) all.fill(0, from, to)
   const cutAt = (count: number) => FileBytes.of(all.subarray(0, synced.length + count))
   switch (choose(8)) {
     case 0:
-      return bytes
+      return FileBytes.of(all)
     case 1:
       return withoutBlocks(all, synced.length, blockSizes[choose(2)]!, () => choose(2) === 1)
     case 2: // Everything but the newline.

@@ -221,6 +221,13 @@ export class SimulatedDisk extends NodeTable {
     return this.beginNodeSync(this.file(pid, fd, 'fdatasync').node)
   }
 
+  /** A sync has failed (Rebello et al., ATC 2020): the bytes are still to be read, but will never be written. */
+  failSync(pid: number, fd: number): void {
+    const node = this.node(this.file(pid, fd, 'fdatasync').node)
+    if (node.kind !== 'file' || node.bytes.length === node.synced.length) return
+    this.put({ ...node, dropped: [...(node.dropped ?? []), [node.synced.length, node.bytes.length]] })
+  }
+
   beginDirectorySync(path: string): () => void {
     return this.beginNodeSync(this.followed('open', path).id)
   }
