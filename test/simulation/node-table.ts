@@ -6,6 +6,8 @@ export interface OpenFile {
   readonly node: number
   readonly flags: OpenFlags
   readonly position: number
+  /** A sync of the file has failed for somebody else since; this one has not been told. */
+  readonly failed?: boolean
 }
 
 export const fdsMax = 4096
@@ -103,6 +105,11 @@ export class NodeTable {
     if (file) this.opened.set(pid * fdsMax + fd, file)
     else this.opened.delete(pid * fdsMax + fd)
     if (before && !file) this.reap(before.node)
+  }
+
+  protected changeOpenFiles(change: (file: OpenFile, key: number) => OpenFile): void {
+    this.own()
+    for (const [key, file] of this.opened) this.opened.set(key, change(file, key))
   }
 
   /** The process is gone: what it had open is closed. */

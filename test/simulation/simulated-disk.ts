@@ -7,7 +7,7 @@
 import type { FileStat, OpenFlags } from '../../src/file/durable.js'
 import { FileBytes } from './file-bytes.js'
 import { type DirectoryNode, type NameChange, type Node, settled, settledNames, statOf } from './node.js'
-import { NodeTable, type OpenFile } from './node-table.js'
+import { fdsMax, NodeTable, type OpenFile } from './node-table.js'
 import { failure } from './posix-error.js'
 
 interface Place {
@@ -218,14 +218,22 @@ export class SimulatedDisk extends NodeTable {
 
   /** A sync has begun: calling what is returned completes it, and makes durable what there was when it began. */
   beginSync(pid: number, fd: number): () => void {
-    return this.beginNodeSync(this.file(pid, fd, 'fdatasync').node)
+    const file = this.file(pid, fd, 'fdatasync')
+    if (file.failed) {
+      this.setOpenFile(pid, fd, { ...file, failed: false })
+      throw failure('EIO', 'fdatasync')
+    }
+    return this.beginNodeSync(file.node)
   }
 
-  /** A sync has failed (Rebello et al., ATC 2020): the bytes are still to be read, but will never be written. */
+  /** A sync has failed (Rebello et al., ATC 2020): the bytes are still to be read, but will never be written. Whoever else has the file
+   *  open is told by a failure of the next sync; whoever opens it later is not. */
   failSync(pid: number, fd: number): void {
-    const node = this.node(this.file(pid, fd, 'fdatasync').node)
+    const { node: id } = this.file(pid, fd, 'fdatasync')
+    const node = this.node(id)
     if (node.kind !== 'file' || node.bytes.length === node.synced.length) return
     this.put({ ...node, dropped: [...(node.dropped ?? []), [node.synced.length, node.bytes.length]] })
+    this.changeOpenFiles((file, key) => (file.node === id && key !== pid * fdsMax + fd ? { ...file, failed: true } : file))
   }
 
   beginDirectorySync(path: string): () => void {
