@@ -6,10 +6,11 @@
  *
  *  Void is normal (a torn line, a batch that lost a race). Damage is not, and is told apart by what only damage can bring about:
  *  - a record claims that a sequence number was on the disk which the chain does not reach;
- *  - a record written in this very boot continues something that is nowhere in the file. Within a boot nothing goes missing by itself:
- *    killed writers leave prefixes. (Leftovers of a power cut come from an earlier boot, and were never acknowledged.)
- *  - a whole line whose crc does not fit, which is not two lines welded by a killed writer, and which either was written in this boot or
- *    holds none of the NUL bytes that a power cut leaves;
+ *  - a record written in this very boot continues something that is nowhere in the file, or something void of another writer's. Within a
+ *    boot nothing goes missing by itself: killed writers leave prefixes. (Leftovers of a power cut come from an earlier boot, and were
+ *    never acknowledged.)
+ *  - a line that was once a record of ours: half of its mark is still there. Killed writers leave no such line, but for two that are welded:
+ *    a beginning with somebody's whole line behind it. A power cut does, but it leaves NUL bytes in it, and an earlier boot's name;
  *  - lines before the header that are not those the header names. */
 import { crc32 } from 'node:zlib'
 import {
@@ -79,7 +80,8 @@ export class Chain {
   foreign = { lines: 0, bytes: 0, crc: 0 }
   #tag: string
   #prefix = { bytes: 0, crc: 0 }
-  #voidCrcs = new Set<number>()
+  /** Of void records, who wrote them: only the same writer, in the same batch, can go on from one. */
+  #voidCrcs = new Map<number, string>()
   #garbage: { end: number; crc: number; welded: boolean } | undefined
 
   constructor(tag: string) {
@@ -190,7 +192,7 @@ export class Chain {
   #orphan(lines: readonly Line[], base: number, sink: ChainSink): void {
     const { mark, start } = lines[0]!
     const welded = this.#garbage?.end === base + start && this.#garbage.crc === mark.prev && this.#garbage.welded
-    if (!welded && !this.#voidCrcs.has(mark.prev) && this.#ofThisBoot(mark.writer))
+    if (!welded && this.#voidCrcs.get(mark.prev) !== mark.writer && this.#ofThisBoot(mark.writer))
       this.#damaged(`seq ${mark.seq} continues a record that is not in the file`, base + start, this.seq + 1)
     this.#void('leftover', lines, base, sink)
   }
@@ -203,12 +205,14 @@ export class Chain {
     }
     if (end === start) return
     const claimed = claimedMark(bytes, start, end)
-    if (claimed) {
-      const welded = isWelded(bytes, start, end, claimed)
-      this.#garbage = { end: base + after, crc: claimed.crc, welded }
+    const welded = claimed !== undefined && isWelded(bytes, start, end, claimed)
+    if (claimed) this.#garbage = { end: base + after, crc: claimed.crc, welded }
+    if (!welded && (claimed || wasRecord(bytes, start, end))) {
       const zeroed = bytes.subarray(start, end).includes(0)
-      if (!welded && (!zeroed || this.#ofThisBoot(claimed.writer)))
-        this.#damaged(`the line of seq ${claimed.seq} has been altered`, base + start, claimed.seq)
+      if (!zeroed || (claimed && this.#ofThisBoot(claimed.writer))) {
+        const seq = claimed?.seq ?? this.seq + 1
+        this.#damaged(`the line of seq ${seq} has been altered`, base + start, seq)
+      }
     }
     this.voidLines++
     sink.void?.(claimed ? 'garbage' : 'torn', base + start, after - start)
@@ -218,14 +222,14 @@ export class Chain {
   #foreignLine(bytes: Buffer, start: number, end: number): boolean {
     const clean = this.foreign.bytes === this.#prefix.bytes
     this.#prefix = { bytes: this.#prefix.bytes + end + 1 - start, crc: crc32(bytes.subarray(start, end + 1), this.#prefix.crc) }
-    if (!clean || !isForeign(bytes, start, end)) return false
+    if (!clean || wasRecord(bytes, start, end) || !isForeign(bytes, start, end)) return false
     this.foreign = { lines: this.foreign.lines + (end > start ? 1 : 0), ...this.#prefix }
     return true
   }
 
   #void(kind: VoidKind, lines: readonly Line[], base: number, sink: ChainSink): void {
     for (const { mark, start, end } of lines) {
-      if (this.#voidCrcs.size < voidCrcsMax) this.#voidCrcs.add(mark.crc)
+      if (this.#voidCrcs.size < voidCrcsMax) this.#voidCrcs.set(mark.crc, mark.writer)
       this.voidLines++
       sink.void?.(kind, base + start, end + 1 - start)
     }
@@ -240,15 +244,26 @@ export class Chain {
   }
 }
 
-/** Whether the line is a killed writer's beginning with another's whole line behind it: then some suffix of it is a record in itself. */
+/** Whether the line is a killed writer's beginning with another's whole line behind it: then some suffix of it is a record in itself. The
+ *  beginning may lack as little as its newline; but where a whole record and one byte more stand before it, that byte was a newline. */
 function isWelded(bytes: Buffer, start: number, end: number, claimed: LineMark): boolean {
   let searched = 0
   for (let at = bytes.indexOf('{"', start + 1); at > 0 && at < end; at = bytes.indexOf('{"', at + 1)) {
     searched += end - at
     if (searched > weldSearchBytesMax) return false
-    if (crc32(bytes.subarray(at, end - 10)) === claimed.crc) return true
+    if (crc32(bytes.subarray(at, end - 10)) === claimed.crc) return readMark(bytes, start, at - 1) === undefined
   }
   return false
+}
+
+const markFront = /[{,]"\$":"\d{1,16}\.\d{1,7}\.(-1|\d{1,16})\./
+const markBack = /\.[0-9a-f]{8}\.[0-9a-f]{8}"\}$/
+
+/** Whether half of a mark stands at the end of the line: no single wrong byte spoils both. */
+function wasRecord(bytes: Buffer, start: number, end: number): boolean {
+  if (bytes[end - 1] === 0x23) return false // Broken off by the next writer, as it should be.
+  const text = bytes.toString('latin1', Math.max(start, end - 128), end)
+  return markFront.test(text) || markBack.test(text)
 }
 
 /** A JSON object that carries no `$`. */

@@ -29,12 +29,14 @@ export function openTail(disk: Disk, fd: number, size: number, tag: string, reac
     const from = size - span
     const bytes = readFully(disk, fd, from, span)
     const lines = recordsIn(bytes, bytes.indexOf(0x0a) + 1)
-    const anchor = findAnchor(lines, bytes, tag, reach)
-    if (!anchor) continue
     const claimed = lines.reduce((most, { mark }) => Math.max(most, mark.synced), -1)
-    const chain = Chain.from(tag, anchor.mark, from + anchor.end + 1, claimed, isSystemOnly(bytes, anchor.start))
-    chain.feed(bytes.subarray(anchor.end + 1), sink)
-    return chain
+    const chainFrom = (anchor: Seen, into: ChainSink) => {
+      const chain = Chain.from(tag, anchor.mark, from + anchor.end + 1, claimed, isSystemOnly(bytes, anchor.start))
+      chain.feed(bytes.subarray(anchor.end + 1), into)
+      return chain
+    }
+    const anchor = farEnough(lines, bytes, tag, reach, chainFrom)
+    if (anchor) return chainFrom(anchor, sink)
   }
   return openWhole(disk, fd, size, tag, sink)
 }
@@ -65,6 +67,28 @@ function recordsIn(bytes: Buffer, from: number): Seen[] {
     if (mark) seen.push({ mark, start, end })
   }
   return seen
+}
+
+/** The anchor with as many records of the log behind it as are asked for: void batches at the end look like records until the chain runs. */
+function farEnough(
+  lines: readonly Seen[],
+  bytes: Buffer,
+  tag: string,
+  reach: Reach,
+  run: (anchor: Seen, sink: ChainSink) => Chain,
+): Seen | undefined {
+  for (let wanted = reach.records; ; ) {
+    const anchor = findAnchor(lines, bytes, tag, { ...reach, records: wanted })
+    if (!anchor) return undefined
+    let found = 0
+    const chain = run(anchor, {
+      record(_mark, line, start) {
+        if (!isSystemOnly(line, start)) found++
+      },
+    })
+    if (found >= reach.records || chain.damage) return anchor
+    wanted += reach.records - found
+  }
 }
 
 /** The record to go on from, with what is within reach behind it; undefined when the window is too small to tell. */
