@@ -10,7 +10,9 @@ import { analyse, type SeenRecord } from '../../src/cli/stress/analysis.js'
 import type { LedgerLine } from '../../src/cli/stress/ledger.js'
 import { faultKinds, planFaults } from '../../src/cli/stress/schedule.js'
 import type { Fields } from '../../src/cli/stress/subject.js'
-import { compiled, freshDirectory } from './trials.js'
+import { compiled, fleetOptions, freshDirectory, trial } from './trials.js'
+
+const linux = process.platform === 'linux'
 
 describe('the schedule', () => {
   const options = { seconds: 30, writers: 8, kinds: faultKinds, maxHoldMs: 400, gapMs: 100 }
@@ -178,6 +180,45 @@ describe('the analysis finds', () => {
   })
 })
 
+describe('a trial comes to an end, and says why', () => {
+  const short = { seconds: 1, writers: 2, waitMs: 50, maxHoldMs: 10 }
+
+  test('where calls never return: what hangs is killed', async () => {
+    const options = fleetOptions(freshDirectory(), { ...short, subject: 'test/processes/hanging-store.js' })
+    fs.mkdirSync(options.dir)
+    const { ok, troubles } = await trial('a store that hangs', options)
+    expect(ok).toBe(false)
+    expect(troubles).toEqual([
+      expect.stringMatching(/^writer 0\.1 did not come to an end within \d+ ms and was killed$/),
+      expect.stringMatching(/^writer 1\.1 did not come to an end/),
+      'nothing at all was acknowledged',
+    ])
+  })
+
+  test('where no writer can start: after a few tries, with what the writers said', async () => {
+    const begun = performance.now()
+    const options = fleetOptions(freshDirectory(), { ...short, seconds: 60, subject: 'test/processes/not-there.js' })
+    const { ok, troubles, analysis } = await trial('a store that is not there', options)
+    expect(performance.now() - begun).toBeLessThan(30_000)
+    expect({ ok, analysis }).toEqual({ ok: false, analysis: undefined })
+    expect(troubles).toHaveLength(2 * 3 + 1)
+    for (const trouble of troubles) expect(trouble).toContain('not-there.js')
+  })
+
+  test.skipIf(!linux)('where a writer is ended by somebody else: that is told, and another one goes on', async () => {
+    const options = fleetOptions(freshDirectory(), { ...short, seconds: 3, waitMs: 2_000, maxHoldMs: 500 })
+    const running = trial('a writer ended by somebody else', options)
+    const writers = () => childrenOf(process.pid).filter((pid) => fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('writer.js'))
+    await expect.poll(() => writers().length, { timeout: 10_000 }).toBe(2)
+    await setTimeout(500)
+    process.kill(Number(writers()[0]), 'SIGTERM')
+    const { ok, troubles, analysis } = await running
+    expect(ok).toBe(false)
+    expect(troubles).toEqual([expect.stringMatching(/^writer \d\.1: it ended by SIGTERM/)])
+    expect(analysis?.violations.counts.lost).toBe(0)
+  })
+})
+
 describe('the command', () => {
   const program = fileURLToPath(new URL('test/processes/stress-program.js', compiled))
 
@@ -239,14 +280,17 @@ describe('the command', () => {
     expect(writers.filter(isRunning)).toEqual([])
   })
 
-  test.skipIf(process.platform !== 'linux')('leaves no writer running when it is killed itself, not even a frozen one', async () => {
+  test.skipIf(!linux)('leaves no writer running when it is killed itself, not even a frozen one', async () => {
     const child = start(['--seconds', '60', '--writers', '4', '--max-hold-ms', '300'])
-    const writers = await writersOf(child)
-    process.kill(Number(writers[0]), 'SIGSTOP')
-    await setTimeout(100)
+    await writersOf(child)
+    let writers: number[] = []
+    const frozen = () => {
+      writers = childrenOf(child.pid)
+      return writers.some((pid) => stateOf(pid) === 'T')
+    }
+    await expect.poll(frozen, { timeout: 20_000, interval: 10 }).toBe(true)
     child.kill('SIGKILL')
     await once(child, 'exit')
-    process.kill(Number(writers[0]), 'SIGCONT')
     await expect.poll(() => writers.filter(isRunning), { timeout: 5_000 }).toEqual([])
   })
 
@@ -266,19 +310,27 @@ describe('the command', () => {
     return text
   }
 
-  /** Linux only: the children of a process. */
+  /** Where they can be listed: the writers of a command that has begun. */
   async function writersOf({ pid }: ChildProcess): Promise<number[]> {
-    const path = `/proc/${pid}/task/${pid}/children`
-    const children = () => (fs.existsSync(path) ? fs.readFileSync(path, 'utf8').split(' ').filter(Boolean).map(Number) : [])
-    if (process.platform === 'linux') await expect.poll(() => children().length, { timeout: 10_000 }).toBeGreaterThan(2)
-    return children()
+    if (linux) await expect.poll(() => childrenOf(pid).length, { timeout: 10_000 }).toBeGreaterThan(2)
+    return childrenOf(pid)
   }
 })
 
+function childrenOf(pid: number | undefined): number[] {
+  const path = `/proc/${pid}/task/${pid}/children`
+  return fs.existsSync(path) ? fs.readFileSync(path, 'utf8').split(' ').filter(Boolean).map(Number) : []
+}
+
 function isRunning(pid: number): boolean {
+  return !['Z', 'X', undefined].includes(stateOf(pid))
+}
+
+/** The kernel's letter; undefined for a process that is gone. */
+function stateOf(pid: number): string | undefined {
   try {
-    return !/\) [ZX] /.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8'))
+    return /\) ([A-Za-z]) /.exec(fs.readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1]
   } catch {
-    return false
+    return undefined
   }
 }

@@ -25,7 +25,7 @@ export function progressLine(seconds: number): ProgressLine {
 
 export async function printReport(report: Report): Promise<void> {
   const { analysis, troubles } = report
-  await printTable(['', '', ''], [...(analysis ? findingRows(analysis) : []), ...trialRows(report, analysis)])
+  await printTable(['WHAT', 'HOW MANY', ''], [...(analysis ? findingRows(analysis) : []), ...trialRows(report, analysis)])
   for (const sentence of analysis?.violations.examples ?? []) await print(`${paint('red', 'broken')}\t${plain(sentence)}`)
   for (const sentence of analysis?.damage ?? []) await print(`${paint('red', 'damage')}\t${plain(sentence)}`)
   for (const sentence of [...(analysis?.alarms ?? []), ...troubles]) await print(`${paint('red', 'trouble')}\t${plain(sentence)}`)
