@@ -1,16 +1,18 @@
 /** One process of a crew: told its task by argument, sets it up, says ready, and works when it is told to. */
 import diagnostics from 'node:diagnostics_channel'
 import fs from 'node:fs'
+import { dirname, join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { countOf } from './compare/peer.js'
 import { peerNamed } from './compare/peers.js'
+import { countUp } from './harness/contestants.js'
 import type { Order, Report, Task, WorkerSlice } from './harness/crew.js'
 import { type Fields, messageRecord, randomIndex, sessionKey, transcriptLine } from './harness/data.js'
 import { writeAndSync } from './harness/floor.js'
 import { openLock } from './harness/locks.js'
 
 interface Job {
-  operation?: (() => unknown) | undefined
+  operation?: ((turn: number) => unknown) | undefined
   /** For the whole process; answered by `stop`. */
   finish(): unknown
 }
@@ -20,6 +22,7 @@ async function setUp(task: Task): Promise<Job> {
     case 'update':
       return updating(task)
     case 'append': {
+      await warmedUp(task)
       const transcripts = await peerNamed(task.peer).transcripts!(task.dir)
       let index = 0
       return { operation: () => transcripts.append(task.session, messageRecord(index++)), finish: () => transcripts.close() }
@@ -45,11 +48,33 @@ async function setUp(task: Task): Promise<Job> {
   }
 }
 
+/** The same work on a scratch store, until V8 has compiled what there is to compile: these are processes that run for weeks. */
+async function warmedUp(task: Task & { kind: 'update' | 'append' }): Promise<void> {
+  const peer = peerNamed(task.peer)
+  const dir = fs.mkdtempSync(join(dirname(task.dir), 'warm-up-'))
+  await peer.seed(dir, warmUpSessions)
+  if (task.kind === 'update') {
+    const sessions = await peer.sessions(dir)
+    await workFor(warmUpMs, (turn) => countUp(sessions, sessionKey(turn % warmUpSessions)), warmUpOps)
+    await sessions.close()
+  } else {
+    const transcripts = await peer.transcripts!(dir)
+    await workFor(warmUpMs, (turn) => transcripts.append(task.session, messageRecord(turn)), warmUpOps)
+    await transcripts.close()
+  }
+  fs.rmSync(dir, { recursive: true, force: true })
+}
+
+const warmUpSessions = 50
+const warmUpOps = 4_000
+const warmUpMs = 2_500
+
 async function updating(task: Task & { kind: 'update' }): Promise<Job> {
+  await warmedUp(task)
   const sessions = await peerNamed(task.peer).sessions(task.dir)
   const random = randomIndex(task.seed)
   return {
-    operation: () => sessions.update(sessionKey(random(task.sessions)), (fields) => ({ ...fields, n: countOf(fields) + 1 })),
+    operation: () => countUp(sessions, sessionKey(random(task.sessions))),
     finish: () => sessions.close(),
   }
 }
@@ -100,7 +125,7 @@ async function remembering(task: Task & { kind: 'memory' }): Promise<Job> {
   const passes = task.peer !== undefined && peerNamed(task.peer).rewrites ? 10 : 1_000
   for (let index = 0; sessions && index < 10_000; index += 10_000 / passes) {
     await sessions.get(sessionKey(index))
-    await sessions.update(sessionKey(index), (fields) => ({ ...fields, n: countOf(fields) + 1 }))
+    await countUp(sessions, sessionKey(index))
   }
   return {
     async finish() {
@@ -121,18 +146,18 @@ diagnostics.subscribe('holdfast:lock', (message) => {
   if (event === 'acquired' && waitedMs !== undefined) lockWaitsMs.push(waitedMs)
 })
 
-async function workFor(sliceMs: number, operation: () => unknown): Promise<WorkerSlice> {
+async function workFor(sliceMs: number, operation: (turn: number) => unknown, most = Number.POSITIVE_INFINITY): Promise<WorkerSlice> {
   const latenciesMs: number[] = []
   lockWaitsMs.length = 0
   const startedMs = performance.now()
   let beganMs = startedMs
   do {
-    const result = operation()
+    const result = operation(latenciesMs.length)
     if (result instanceof Promise) await result
     const nowMs = performance.now()
     latenciesMs.push(nowMs - beganMs)
     beganMs = nowMs
-  } while (beganMs - startedMs < sliceMs)
+  } while (beganMs - startedMs < sliceMs && latenciesMs.length < most)
   // An acquisition that did not have to wait is not announced.
   const waits = [...lockWaitsMs]
   while (waits.length > 0 && waits.length < latenciesMs.length) waits.push(0)
