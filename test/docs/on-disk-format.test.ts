@@ -2,12 +2,14 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
 import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Chain } from '../../src/file/log/chain.js'
 import { encodeLine, readBody, systemBody } from '../../src/file/log/record.js'
+import { SessionStore } from '../../src/index.js'
 import { blocksOf, programsOf } from './markdown.js'
-import { makeExample } from './worked-example.js'
+import { exampleKey, makeExample, makeForeignExample } from './worked-example.js'
 
 const page = 'docs/on-disk-format.md'
 const has = (command: string) => spawnSync(command, ['--version']).status === 0
@@ -27,6 +29,25 @@ test('the worked example is what the code writes, byte for byte', () => {
   const example = blocksOf(page).filter(({ heading, language }) => heading === 'holdfast.json' && language === 'json')
   const byName = new Map([...shown, ...example].map(({ heading, text }) => [heading, text]))
   expect(Object.fromEntries(byName)).toEqual(Object.fromEntries(made))
+})
+
+test('a transcript of another program, put in place by hand, goes on as the page shows', async () => {
+  const shown = blocksOf(page).find(({ heading, language }) => heading === 'Lines without `$`' && language === 'json')
+  expect(shown?.text).toBe(await makeForeignExample(join(dir, 'foreign')))
+  const store = await SessionStore.open(join(dir, 'foreign'), { readOnly: true })
+  const records = await store.session(exampleKey).tail(9)
+  await store.close()
+  expect(records.map(({ seq, record }) => [seq, record.text])).toEqual([
+    [1, 'Hello'],
+    [2, 'Hi.'],
+    [4, 'Still there?'],
+  ])
+})
+
+test('a session is guarded by the lock that the page names', () => {
+  const sessionIds = [...made.keys()].flatMap((name) => /^(?:archive|transcripts)\/(.*)\.jsonl$/.exec(name)?.[1] ?? [])
+  const slots = sessionIds.map((sessionId) => String(crc32(sessionId) % 64).padStart(2, '0'))
+  expect(slots).toEqual(expect.arrayContaining(fs.readdirSync(join(dir, 'store', 'locks', 'transcripts'))))
 })
 
 test('directories and files have the modes that the page names', () => {

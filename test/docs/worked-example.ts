@@ -69,6 +69,17 @@ export async function makeExample(dir: string): Promise<Map<string, string>> {
   return filesOf(dir)
 }
 
+/** A transcript that begins with another program's lines, after the first append. */
+export async function makeForeignExample(dir: string): Promise<string> {
+  const store = await openFileBackend(dir, options, stillHost())
+  const { sessionId } = await store.commitMetadata((sessions) => sessions.set(exampleKey, {}), {})
+  const path = join(dir, 'transcripts', `${sessionId}.jsonl`)
+  fs.writeFileSync(path, '{"role":"user","text":"Hello"}\n{"role":"assistant","text":"Hi."}\n')
+  await append(store, [{ role: 'user', text: 'Still there?' }])
+  await store.close()
+  return fs.readFileSync(path, 'utf8')
+}
+
 function filesOf(dir: string): Map<string, string> {
   const names = fs.readdirSync(dir, { recursive: true, encoding: 'utf8' }).filter((name) => !name.startsWith('locks'))
   const files = names.filter((name) => fs.statSync(join(dir, name)).isFile()).sort()
