@@ -152,27 +152,30 @@ describe('a damaged transcript goes on from before the damage, and is kept', () 
     await goesOnAfter(await damaged((lines) => lines.filter((line) => !line.startsWith('{"n":4'))), [1, 2, 3])
   })
 
-  test('a missing line in a file of an earlier boot', async () => {
-    // The same lines under another boot's writer: then only what they say of each other tells that something is missing.
-    const file = await damaged((lines) => {
-      let prev = 0
-      return lines
-        .map((line) => {
-          const mark = /^(.*?),?"\$":"(\d+)\.(\d+)\.(-?\d+)\./.exec(line)
-          if (!mark) return line
-          const encoded = encodeLine(`${mark[1]}}`, {
-            seq: Number(mark[2]),
-            left: Number(mark[3]),
-            synced: Number(mark[4]),
-            writer: '0000before00',
-            prev,
-          })
-          prev = encoded.crc
-          return encoded.line.trimEnd()
-        })
-        .filter((line) => !line.startsWith('{"n":4'))
+  /** The same lines under another boot's writer: then only what they say of each other tells that something is missing. */
+  function ofAnEarlierBoot(lines: string[]): string[] {
+    let prev = 0
+    return lines.map((line) => {
+      const mark = /^(.*?),?"\$":"(\d+)\.(\d+)\.(-?\d+)\./.exec(line)
+      if (!mark) return line
+      const [seq, left, synced] = mark.slice(2).map(Number) as [number, number, number]
+      const encoded = encodeLine(`${mark[1]}}`, { seq, left, synced, writer: '0000before00', prev })
+      prev = encoded.crc
+      return encoded.line.trimEnd()
     })
-    await goesOnAfter(file, [1, 2, 3])
+  }
+  const withoutTheFourth = (lines: string[]) => ofAnEarlierBoot(lines).filter((line) => !line.startsWith('{"n":4'))
+
+  test('a missing line in a file of an earlier boot', async () => {
+    await goesOnAfter(await damaged(withoutTheFourth), [1, 2, 3])
+  })
+
+  test('the byte that is named is where the bytes are missing, not the end of the file', async () => {
+    const file = await damaged(withoutTheFourth)
+    const opened = await SessionStore.open(store, { readOnly: true })
+    const { damage } = await opened.verify()
+    await opened.close()
+    expect(damage).toMatchObject([{ file, seq: 4, byte: fs.readFileSync(path(file)).indexOf('{"n":5') }])
   })
 })
 
