@@ -155,6 +155,8 @@ export interface StoreStats {
   readonly lockTimeouts: number
   readonly locksLost: number
   readonly handOvers: number
+  /** Locks that were handed to somebody who did not take them up in time. */
+  readonly offersLapsed: number
   readonly takeovers: { readonly dead: number; readonly expired: number }
 }
 

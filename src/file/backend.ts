@@ -2,7 +2,7 @@
 import { realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Backend, EncodedRecord } from '../backend.js'
-import { ioError, StoreError } from '../errors.js'
+import { type Effect, errnoOf, ioError, StoreError } from '../errors.js'
 import type {
   AppendOptions,
   AppendReceipt,
@@ -45,7 +45,7 @@ const readTriesMax = 20
 
 /** Opens the store in `dir`, and makes it where there is none. */
 export async function openFileBackend(dir: string, options: FileBackendOptions, host: Host = systemHost()): Promise<Backend> {
-  const places = placesIn(host.disk.stat(dir)?.kind === 'symlink' ? realpathSync(dir) : resolve(dir))
+  const places = placesIn(resolvedStore(host, dir))
   const counters = newCounters()
   const tag = bootTag(host.identity.boot)
   const metadataBaton = new Baton(host, `${places.locks}/metadata`, { maxHoldMs: options.maxHoldMs, counters, label: 'metadata' })
@@ -63,6 +63,24 @@ export async function openFileBackend(dir: string, options: FileBackendOptions, 
     return backend
   } catch (error) {
     throw ioError(error, `opening the store ${dir}`, 'none')
+  }
+}
+
+/** A store may itself be a symbolic link. */
+function resolvedStore(host: Host, dir: string): string {
+  try {
+    return host.disk.stat(dir)?.kind === 'symlink' ? realpathSync(dir) : resolve(dir)
+  } catch (error) {
+    throw ioError(error, `opening the store ${dir}`, 'none')
+  }
+}
+
+/** What the system says becomes a StoreError; an abort's reason and what a mutator throws stay what they are. */
+async function typed<R>(work: Promise<R>, doing: string, effect: Effect): Promise<R> {
+  try {
+    return await work
+  } catch (error) {
+    throw errnoOf(error) === undefined ? error : ioError(error, doing, effect)
   }
 }
 
@@ -120,7 +138,7 @@ class FileBackend implements Backend {
     const result = await this.#metadata.commit(mutate, wait, (changes) => {
       dropped = changes
     })
-    if (dropped) await this.#transcripts.archiveDropped(dropped, {})
+    if (dropped) await typed(this.#transcripts.archiveDropped(dropped, {}), 'archiving what was deleted', 'unknown')
     return result
   }
 
@@ -143,12 +161,12 @@ class FileBackend implements Backend {
   async delete(key: string, wait: WaitOptions): Promise<boolean> {
     this.#assertNotMutating()
     this.#vital.assertWritable()
-    return this.#transcripts.delete(key, wait)
+    return typed(this.#transcripts.delete(key, wait), 'deleting a session', 'unknown')
   }
 
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     this.#assertNotMutating()
-    return this.#transcripts.append(key, records, options)
+    return typed(this.#transcripts.append(key, records, options), 'appending', 'none')
   }
 
   async *read(key: string, options: ReadOptions): AsyncGenerator<StoredRecord> {
@@ -180,13 +198,13 @@ class FileBackend implements Backend {
   async rotate(key: string, reason: string, wait: WaitOptions): Promise<RotateReceipt> {
     this.#assertNotMutating()
     this.#vital.assertWritable()
-    return this.#transcripts.rotate(key, reason, wait)
+    return typed(this.#transcripts.rotate(key, reason, wait), 'rotating a session', 'unknown')
   }
 
   async checkpoint(): Promise<void> {
     this.#assertNotMutating()
     this.#vital.assertWritable()
-    await this.#metadata.checkpoint({})
+    await typed(this.#metadata.checkpoint({}), 'checkpointing', 'none')
   }
 
   verify(options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal }): Promise<VerifyReport> {

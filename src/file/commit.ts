@@ -30,6 +30,7 @@ const jobsMax = 1_000
 const batchBytesMax = 8 << 20
 const triesMax = 64
 const preparationsMax = 200
+const askForSpaceBytes = 32 << 10
 
 export class Committer {
   #host: Host
@@ -165,7 +166,10 @@ export class Committer {
     // When it was found by reading, the sink has seen it, and what came after it.
     if (outcome === 'landed') for (const [at, { job }] of jobs.entries()) job.applied?.(seqs[at]!)
     const after = this.#owner.afterLanding?.(held)
-    if (after?.first) return after.work.then(() => this.#landed(jobs, seqs, log, batch))
+    if (after?.first) {
+      const letGo = log.keep()
+      return after.work.then(() => this.#landed(jobs, seqs, log, batch)).finally(letGo)
+    }
     this.#landed(jobs, seqs, log, batch)
     return after?.work
   }
@@ -220,7 +224,8 @@ export class Committer {
   /** Steps 4 and 5. `found`: in, but not where it was expected. */
   #write(log: LogFile, batch: Batch): 'landed' | 'found' | 'void' | StoreError {
     const { bytes } = batch
-    let failure: StoreError | undefined
+    let failure = this.#tooLarge(bytes.length)
+    if (failure) return failure
     try {
       const wrote = this.#host.disk.write(log.fd, bytes)
       if (wrote === bytes.length) {
@@ -248,6 +253,17 @@ export class Committer {
     if (failure) return failure
     this.#options.counters.conflicts++
     return 'void'
+  }
+
+  /** A large write that does not fit would take the last free bytes with it, and what is appended is never truncated: so ask first. */
+  #tooLarge(bytes: number): StoreError | undefined {
+    if (bytes < askForSpaceBytes) return undefined
+    const free = this.#host.disk.freeBytes?.(this.#owner.directory)
+    if (free === undefined || free > bytes + askForSpaceBytes) return undefined
+    return new StoreError('DISK_FULL', `writing to ${this.#owner.label}: ${bytes} bytes do not fit into the ${free} that are free.`, {
+      details: { file: this.#owner.label, bytes, free },
+      hint: 'Nothing was written. Free space, then try again; what was acknowledged is intact.',
+    })
   }
 
   #landed(jobs: readonly Call[], seqs: readonly number[][], log: LogFile, batch: Batch): void {

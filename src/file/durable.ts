@@ -37,6 +37,8 @@ export interface Disk {
   mkdir(path: string): void
   rmdir(path: string): void
   readdir(path: string): string[]
+  /** Bytes that may still be written to the file system of this directory; undefined where nobody can tell. */
+  freeBytes?(directory: string): number | undefined
   /** Resolves when the file's bytes, and what is needed to find them, are on the disk. */
   sync(fd: number): Promise<void>
   /** Resolves when the names in this directory are on the disk. Nothing to do on Windows, where a directory cannot be synced. */
@@ -84,6 +86,14 @@ export const nodeDisk: Disk = {
   mkdir: (path) => fs.mkdirSync(path, 0o700),
   rmdir: (path) => fs.rmdirSync(path),
   readdir: (path) => fs.readdirSync(path),
+  freeBytes(directory) {
+    try {
+      const { bavail, bsize } = fs.statfsSync(directory)
+      return bavail * bsize
+    } catch {
+      return undefined
+    }
+  },
   sync: (fd) => new Promise((resolve, reject) => fs.fdatasync(fd, (error) => (error ? reject(error) : resolve()))),
   async syncDirectory(path) {
     if (process.platform === 'win32') return

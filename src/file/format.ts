@@ -99,8 +99,8 @@ export async function giveBirth(host: Host, places: StorePlaces, baton: Baton, w
       if (isComplete(host, places)) return
       await complete(host, places, held, tag)
     } catch (error) {
-      // The stage is gone: the lock was lost to somebody who does the same.
-      if (errnoOf(error) !== 'ENOENT') throw error
+      // Somebody to whom the lock was lost does the same: then the stage is gone, or what we saw was half of what is there by now.
+      if (errnoOf(error) !== 'ENOENT' && !isComplete(host, places)) throw error
     } finally {
       baton.release(held)
     }

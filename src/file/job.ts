@@ -23,6 +23,8 @@ export interface Job<R> {
 /** Whose log it is. */
 export interface LogOwner {
   readonly label: string
+  /** Where its file is. */
+  readonly directory: string
   /** Step 2: the log as it is now, ready to be appended to. May throw a StoreError, or one of the two signals below. */
   refresh(untouched: boolean): LogFile
   /** Forgets what the last `run`s have prepared. What it returns goes before the callers' records: the header of a new log. */

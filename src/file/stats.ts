@@ -25,6 +25,7 @@ export function newCounters(): Counters {
     lockTimeouts: 0,
     locksLost: 0,
     handOvers: 0,
+    offersLapsed: 0,
     takeovers: { dead: 0, expired: 0 },
   }
 }

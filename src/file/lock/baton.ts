@@ -8,7 +8,7 @@
  *  hand over  rename(held.n.me, held.n+1.you)     to the oldest ticket, when we have had our turn and others wait
  *
  *  The lock decides who goes next. It does not decide whether data survives: that the log does (P3). */
-import { errnoOf, type StoreError } from '../../errors.js'
+import { errnoOf, ioError, type StoreError } from '../../errors.js'
 import type { LockHolder, LockStatus } from '../../types.js'
 import type { Host } from '../host.js'
 import { type Counters, channels } from '../stats.js'
@@ -41,6 +41,8 @@ export interface AcquireOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** What an entry does that is held by somebody who does not know it yet. */
+const offered = 'offered'
 /** How long one handle may take the lock again and again while others wait. */
 const tenureMs = 5
 /** An offered lock that is not taken up within this long is anybody's. */
@@ -132,15 +134,25 @@ export class Baton {
     }
   }
 
-  /** Unlinks whatever an earlier holder left staged. Must succeed before anything is committed under a lock that was taken over. */
-  emptyStage(held: Held): void {
-    for (const name of this.#host.disk.readdir(held.stage)) {
-      try {
-        this.#host.disk.unlink(`${held.stage}/${name}`)
-      } catch (error) {
-        // ENOENT: the old holder's rename won; it is in what we read next.
-        if (errnoOf(error) !== 'ENOENT') throw error
-      }
+  /** Unlinks whatever an earlier holder left staged: before that nothing may be committed under a lock that was taken over. False when it
+   *  has been taken over from us meanwhile. */
+  #emptyStage(held: Held): boolean {
+    const { disk } = this.#host
+    try {
+      for (const name of disk.readdir(held.stage)) this.#unstage(`${held.stage}/${name}`)
+      return disk.stat(held.stage) !== undefined
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false
+      throw ioError(error, `emptying the stage of ${this.#options.label}`, 'none')
+    }
+  }
+
+  #unstage(path: string): void {
+    try {
+      this.#host.disk.unlink(path)
+    } catch (error) {
+      // The old holder's rename won; it is in what we read next.
+      if (errnoOf(error) !== 'ENOENT') throw error
     }
   }
 
@@ -187,7 +199,7 @@ export class Baton {
       this.#newTenure()
       this.#tookOver(entry, verdict)
       this.#held = undefined // Until its stage is empty the lock is nobody's to commit under, nor to release.
-      this.emptyStage(held)
+      if (!this.#emptyStage(held)) continue
       this.#held = held
       return held
     }
@@ -221,7 +233,8 @@ export class Baton {
   }
 
   #tookOver(entry: Entry & { state: 'held' }, verdict: Verdict): void {
-    if (verdict.kind === 'dead') this.#options.counters.takeovers.dead++
+    if (entry.holder.does === offered) this.#options.counters.offersLapsed++
+    else if (verdict.kind === 'dead') this.#options.counters.takeovers.dead++
     else this.#options.counters.takeovers.expired++
     if (channels.lock.hasSubscribers)
       channels.lock.publish({ event: 'takeover', lock: this.#options.label, from: this.#describe(entry, verdict), token: entry.n + 1 })
@@ -275,17 +288,15 @@ export class Baton {
   }
 
   #isOffer(entry: Entry): boolean {
-    return (
-      entry.state === 'held' && entry.holder.nonce === this.#nonce && entry.holder.does === 'offered' && this.#held?.name !== entry.name
-    )
+    return entry.state === 'held' && entry.holder.nonce === this.#nonce && entry.holder.does === offered && this.#held?.name !== entry.name
   }
 
   /** We have given up waiting, or have the lock. If it was offered to us meanwhile, pass it on rather than let the offer expire. */
   #returnTicket(ticket: string | undefined, does: string): void {
     if (!ticket) return
     this.#tickets.remove(ticket)
-    const offered = this.#held ? undefined : this.#claim(does)
-    if (offered) this.#passOn(offered)
+    const offer = this.#held ? undefined : this.#claim(does)
+    if (offer) this.#passOn(offer)
   }
 
   #passOn(held: Held): void {
@@ -305,7 +316,7 @@ export class Baton {
     const next = this.#tickets.oldest(nowMs)
     if (!next) return undefined
     const { host, nonce } = next.holder
-    return { ticket: next.ticket, name: heldName(held.n + 1, holderPrefix(next.holder), nowMs, offerMs, 'offered', host, nonce) }
+    return { ticket: next.ticket, name: heldName(held.n + 1, holderPrefix(next.holder), nowMs, offerMs, offered, host, nonce) }
   }
 
   #count(startedMs: number): void {

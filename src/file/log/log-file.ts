@@ -259,6 +259,15 @@ export class LogFile {
     return this.#syncing
   }
 
+  /** Keeps the descriptor open until what is returned is called. */
+  keep(): () => void {
+    this.#users++
+    return () => {
+      this.#users--
+      if (this.#retired) this.#closeIfIdle()
+    }
+  }
+
   /** Closes the descriptor as soon as nobody waits for a sync of it. */
   retire(): void {
     this.#retired = true

@@ -3,7 +3,8 @@
  *  1 render the snapshot from exactly what the journal holds    crash: nothing has happened
  *  2 seal the journal with the snapshot's hash                  crash: nothing chains any more; whoever comes next does the rest from here,
  *                                                               with the same bytes, since they are a function of what was sealed
- *  3 stage both new files, check their lengths, sync them       crash: strays in the stage, emptied by the next holder
+ *  3 stage both new files, check their lengths, sync them,      crash: strays in the stage, emptied by the next holder
+ *    and the sealed journal
  *  4 rename links of the old pair to sessions.prev.*            crash: the pair in use is untouched
  *  5 rename the snapshot, sync the directory                    crash: new snapshot, sealed journal whose `next` is its hash: a valid pair
  *  6 rename the journal, sync the directory                     done
@@ -96,6 +97,8 @@ export class Checkpoint {
     try {
       const snapshot = await stageFile(this.#host, held, slices)
       const next = await this.#stageJournal(held, journal, seal)
+      // The seal first: a new snapshot beside a journal that a power cut has left unsealed would be no pair.
+      await journal.durable(journal.chain.seq)
       this.#keepPrevious(held)
       disk.rename(snapshot, this.#places.snapshot)
       await disk.syncDirectory(this.#places.store)

@@ -34,6 +34,7 @@ const idleBytesMax = 4 << 20
 
 export class Metadata implements LogOwner {
   readonly label = 'metadata'
+  readonly directory: string
   #host: Host
   #places: MetadataPlaces
   #options: MetadataOptions
@@ -53,6 +54,7 @@ export class Metadata implements LogOwner {
   constructor(host: Host, baton: Baton, places: MetadataPlaces, options: MetadataOptions, vital: Vital, tools: ViewTools, tag: string) {
     this.#host = host
     this.#places = places
+    this.directory = places.store
     this.#options = options
     this.#vital = vital
     this.#tools = tools

@@ -1,5 +1,5 @@
 /** Reading a transcript: no lock, no memory of earlier reads; what was acknowledged before the call is in it. */
-import { errnoOf } from '../../errors.js'
+import { errnoOf, ioError } from '../../errors.js'
 import type { StoredRecord } from '../../types.js'
 import { type Disk, readFully } from '../durable.js'
 import { Chain, type ChainSink } from '../log/chain.js'
@@ -7,6 +7,7 @@ import { logCorrupt } from '../log/log-file.js'
 import { pieces } from '../log/pieces.js'
 import { isSystemOnly, type LineMark, readBody } from '../log/record.js'
 import { openTail } from '../log/tail.js'
+import { isSymlinkRefusal, symlinkRefused } from './transcript.js'
 
 export interface Source {
   readonly disk: Disk
@@ -30,7 +31,8 @@ function openSource(source: Source): number | undefined {
     return source.disk.open(source.path, 'read')
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined
-    throw error
+    if (isSymlinkRefusal(error)) throw symlinkRefused(source.label)
+    throw ioError(error, `reading ${source.label}`, 'none')
   }
 }
 

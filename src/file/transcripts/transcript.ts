@@ -32,6 +32,7 @@ export class Transcript implements LogOwner {
   readonly sessionId: string
   readonly key: string
   readonly label: string
+  readonly directory: string
   readonly place: LogPlace
   /** Of the batch that is being put together. */
   batch = { next: 0, userSeq: 0, ids: new Set<string>() }
@@ -54,6 +55,7 @@ export class Transcript implements LogOwner {
     this.key = key
     this.place = place
     this.label = place.label
+    this.directory = tools.directory
     this.#tools = tools
     this.#ids = new Ids(sessionId)
   }
@@ -124,7 +126,7 @@ export class Transcript implements LogOwner {
         this.#log = LogFile.open(this.place, this.#mayCreate ? 'append' : 'appendExisting', 'tail', sink)
       } catch (error) {
         if (errnoOf(error) === 'ENOENT' && !this.#mayCreate) return this.#createIfNamed()
-        if (errnoOf(error) === 'ELOOP' || errnoOf(error) === 'EMLINK') throw symlinkRefused(this.label)
+        if (isSymlinkRefusal(error)) throw symlinkRefused(this.label)
         throw error
       }
       const { chain } = this.#log
@@ -240,7 +242,13 @@ export function moved(transcript: Transcript, seal: Seal | undefined): StoreErro
   })
 }
 
-function symlinkRefused(label: string): StoreError {
+/** O_NOFOLLOW has met a symbolic link; some systems say so in other words. */
+export function isSymlinkRefusal(error: unknown): boolean {
+  const errno = errnoOf(error)
+  return errno === 'ELOOP' || errno === 'EMLINK' || errno === 'EFTYPE'
+}
+
+export function symlinkRefused(label: string): StoreError {
   return new StoreError('LOG_CORRUPT', `${label} is a symbolic link.`, {
     details: { file: label },
     hint: 'Nothing was written. A transcript is a regular file: put the file itself there, or make the whole store directory the link.',

@@ -17,7 +17,7 @@ import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
 import { replaceFile } from '../stage.js'
 import type { Vital } from '../vital.js'
-import { type Detour, Detours } from './detours.js'
+import { Detours } from './detours.js'
 import { committedLines } from './rewrite.js'
 import { Transcript, type TranscriptTools } from './transcript.js'
 
@@ -133,25 +133,38 @@ export class Transcripts {
 
   // — appending —
 
-  /** Calls made one after another on one handle land in that order, whether awaited or not: who has to wait for an identity to be minted
-   *  or a closed session to be brought to its end, makes those behind it wait too. */
+  /** Lands in the order of the calls; see detours.ts. */
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
-    let passed: Detour | undefined
-    for (let moves = 0; moves < movesMax; moves++) {
-      if (this.#detours.any) passed = await this.#detours.pass(key, options, passed)
-      // Whether the key still names it, the commit asks under the lock.
-      const sessionId = this.#metadata.lastKnownSessionId(key)
-      if (sessionId === undefined) {
-        passed = await this.#detours.run(key, () => this.#mint(key, options))
-        continue
+    let inLine = false
+    try {
+      for (let moves = 0; moves < movesMax; moves++) {
+        if (!inLine && this.#detours.has(key)) {
+          await this.#detours.enter(key, options)
+          inLine = true
+        }
+        // Whether the key still names it, the commit asks under the lock.
+        const sessionId = this.#metadata.lastKnownSessionId(key)
+        if (sessionId === undefined) {
+          if (!inLine) await this.#detours.enter(key, options)
+          inLine = true
+          if (this.#metadata.lastKnownSessionId(key) === undefined) await this.#mint(key, options)
+          continue
+        }
+        const open = this.#of(sessionId, key)
+        const submitted = open.committer.submit(this.#appendJob(open.transcript, records, options), options)
+        if (inLine) this.#detours.leave(key)
+        inLine = false
+        try {
+          return await submitted
+        } catch (error) {
+          if (!isMoved(error)) throw error
+        }
+        await this.#detours.enter(key, options)
+        inLine = true
+        if (this.#open.get(sessionId) === open) await this.#finish(open, options)
       }
-      const open = this.#of(sessionId, key)
-      try {
-        return await open.committer.submit(this.#appendJob(open.transcript, records, options), options)
-      } catch (error) {
-        if (!isMoved(error)) throw error
-        if (!this.#detours.has(key)) passed = await this.#detours.run(key, () => this.#finish(open, options))
-      }
+    } finally {
+      if (inLine) this.#detours.leave(key)
     }
     throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced faster than it can be written to.`, {
       details: { key },
@@ -263,7 +276,12 @@ export class Transcripts {
       if (!isMoved(error)) throw error
       ours = false
     }
-    await this.#detours.run(key, () => this.#finish(open, wait))
+    await this.#detours.enter(key, wait)
+    try {
+      if (this.#open.get(sessionId) === open) await this.#finish(open, wait)
+    } finally {
+      this.#detours.leave(key)
+    }
     return ours
   }
 
@@ -274,6 +292,8 @@ export class Transcripts {
     const seal = transcript.sealed
     if (seal && (seal.reason === 'rotated' || seal.reason === 'deleted')) {
       const key = seal.key ?? transcript.key
+      // Whoever wrote the seal may have died before it was on the disk; what follows must not get there first.
+      await transcript.log?.durable(transcript.log.chain.seq)
       if (seal.reason === 'rotated') await open.committer.exclusively('rotate', wait, (held) => this.#makeNext(transcript, seal, held))
       await this.#renameKey(key, sessionId, seal.next, wait)
       // Before the archive has it, and whatever durability we were opened with: a power cut must not leave a key whose session is gone.
