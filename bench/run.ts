@@ -10,6 +10,7 @@ import { runInNewContext } from 'node:vm'
 import { compareDir } from './compare/peer.js'
 import { peers } from './compare/peers.js'
 import { describeMachine } from './harness/machine.js'
+import { othersText, watchOthers } from './harness/others.js'
 import { machineText, resultText, stateOf, verdictText } from './harness/report.js'
 import type { Bench, Result, Workload } from './harness/workload.js'
 import { workloads } from './workloads.js'
@@ -77,16 +78,18 @@ async function main(): Promise<number> {
   const machine = describeMachine(root)
   say(machineText(machine))
   for (const reason of new Set(peers.map((peer) => peer.missing()).filter((why) => why !== undefined))) say(`left out     ${reason}`)
-  const results: { workload: Workload; result: Result; seconds: number }[] = []
+  const results: { workload: Workload; result: Result; seconds: number; others: number | undefined }[] = []
   try {
     for (const workload of list) {
       const startedMs = performance.now()
       const bench = benchFor(root, workload)
+      const othersShare = watchOthers()
       const result = await workload.run(bench)
+      const others = othersShare()
       rmSync(bench.dir, { recursive: true, force: true })
       const seconds = (performance.now() - startedMs) / 1000
-      results.push({ workload, result, seconds })
-      say(`${resultText(workload, result)}\n  (${seconds.toFixed(1)} s)`)
+      results.push({ workload, result, seconds, others })
+      say(`${resultText(workload, result)}\n  (${seconds.toFixed(1)} s${othersText(others)})`)
     }
   } finally {
     rmSync(root, { recursive: true, force: true })
@@ -99,10 +102,11 @@ async function main(): Promise<number> {
   say(`\n${asked - missed.length} of ${asked} requirements reached.`)
   for (const { workload, verdict } of missed) say(verdictText(workload.name, verdict))
   if (options.json) {
-    const document = results.map(({ workload, result, seconds }) => ({
+    const document = results.map(({ workload, result, seconds, others }) => ({
       workload: workload.name,
       title: workload.title,
       seconds,
+      othersShare: others,
       rows: result.rows,
       verdicts: result.verdicts.map((verdict) => ({ ...verdict, state: stateOf(verdict).trim() })),
     }))
