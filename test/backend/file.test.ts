@@ -1,0 +1,21 @@
+/** The embedded backend against the specification of the port, with both durabilities and both ways of checkpointing. */
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { openFileBackend } from '../../src/file/backend.js'
+import { checkKey } from '../../src/input.js'
+import type { Durability } from '../../src/types.js'
+import { describeBackend } from './conformance.js'
+
+function fileBackend(durability: Durability, checkpoint: 'auto' | 'always'): void {
+  describeBackend(`file, ${durability}, ${checkpoint}`, async () => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'holdfast-backend-'))
+    return {
+      open: () => openFileBackend(dir, { durability, checkpoint, waitMs: 10_000, maxHoldMs: 15_000, readOnly: false, checkKey }),
+      remove: async () => fs.rmSync(dir, { recursive: true, force: true }),
+    }
+  })
+}
+
+fileBackend('power', 'auto')
+fileBackend('process', 'always')
