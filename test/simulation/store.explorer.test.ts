@@ -144,6 +144,14 @@ describe('whatever the order of their system calls', () => {
     await explored(await written(), [program(appending('a')), program(deleting)], earlier.slice(1))
   })
 
+  test.each([
+    ['rotation', rotating],
+    ['deletion', deleting],
+  ])('a first append meets a %s: it lands where it is found again', async (_, closing) => {
+    const disk = await madeStore((store) => increment(store, 'shared'))
+    await explored(disk, [program(appending('a')), program(closing)])
+  })
+
   test('a count meets a checkpoint', async () => {
     await explored(await written(), [program(counting), program(checkpointing)], earlier)
   })
