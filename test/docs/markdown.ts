@@ -32,12 +32,22 @@ export function blocksOf(page: string): Block[] {
   return blocks
 }
 
+/** HOLDFAST_DOCS=write: blocks that show what the code writes are put right instead of compared. */
+export const writing = process.env.HOLDFAST_DOCS === 'write'
+
+export function replaceBlock(page: string, { line }: Block, text: string): void {
+  const lines = readPage(page).split('\n')
+  const end = lines.indexOf('```', line)
+  lines.splice(line, end - line, ...text.split('\n').slice(0, -1))
+  fs.writeFileSync(new URL(page, root), lines.join('\n'))
+}
+
 /** A block and the `text` block behind it: a program and what it prints. */
-export function programsOf(page: string, language: string): { program: Block; prints: string }[] {
+export function programsOf(page: string, language: string): { program: Block; prints: string; shown: Block }[] {
   const blocks = blocksOf(page)
   return blocks.flatMap((program, at) => {
     const prints = blocks[at + 1]
-    return program.language === language && prints?.language === 'text' ? [{ program, prints: prints.text }] : []
+    return program.language === language && prints?.language === 'text' ? [{ program, prints: prints.text, shown: prints }] : []
   })
 }
 

@@ -1,3 +1,4 @@
+/** docs/on-disk-format.md is true. After a change of the format: HOLDFAST_DOCS=write npx vitest run test/docs/on-disk-format.test.ts */
 import { execFileSync, spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import os from 'node:os'
@@ -8,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Chain } from '../../src/file/log/chain.js'
 import { encodeLine, readBody, systemBody } from '../../src/file/log/record.js'
 import { SessionStore } from '../../src/index.js'
-import { blocksOf, programsOf } from './markdown.js'
+import { type Block, blocksOf, programsOf, replaceBlock, writing } from './markdown.js'
 import { exampleKey, makeExample, makeForeignExample } from './worked-example.js'
 
 const page = 'docs/on-disk-format.md'
@@ -24,16 +25,23 @@ beforeAll(async () => {
 })
 afterAll(() => fs.rmSync(dir, { recursive: true, force: true }))
 
+/** The blocks that show whole files of the example, by file name. */
+function shownFiles(): Map<string, Block> {
+  const files = blocksOf(page).filter(({ heading, language }) => language === 'json' && made.has(heading))
+  // holdfast.json has a section of its own; there and here it is the same.
+  return new Map(files.map((block) => [block.heading, block]))
+}
+
 test('the worked example is what the code writes, byte for byte', () => {
-  const shown = blocksOf(page).filter(({ heading }) => /^[\w/.-]+\.jsonl?$/.test(heading) && heading !== 'holdfast.json')
-  const example = blocksOf(page).filter(({ heading, language }) => heading === 'holdfast.json' && language === 'json')
-  const byName = new Map([...shown, ...example].map(({ heading, text }) => [heading, text]))
-  expect(Object.fromEntries(byName)).toEqual(Object.fromEntries(made))
+  if (writing) for (const [name, text] of made) replaceBlock(page, shownFiles().get(name)!, text)
+  expect(Object.fromEntries([...shownFiles()].map(([name, { text }]) => [name, text]))).toEqual(Object.fromEntries(made))
 })
 
 test('a transcript of another program, put in place by hand, goes on as the page shows', async () => {
-  const shown = blocksOf(page).find(({ heading, language }) => heading === 'Lines without `$`' && language === 'json')
-  expect(shown?.text).toBe(await makeForeignExample(join(dir, 'foreign')))
+  const shown = () => blocksOf(page).find(({ heading, language }) => heading === 'Lines without `$`' && language === 'json')!
+  const text = await makeForeignExample(join(dir, 'foreign'))
+  if (writing) replaceBlock(page, shown(), text)
+  expect(shown().text).toBe(text)
   const store = await SessionStore.open(join(dir, 'foreign'), { readOnly: true })
   const records = await store.session(exampleKey).tail(9)
   await store.close()
@@ -59,10 +67,12 @@ test('directories and files have the modes that the page names', () => {
 })
 
 describe('each command of the page prints what the page says', () => {
-  for (const { program, prints } of programsOf(page, 'sh')) {
+  for (const [at, { program, prints }] of programsOf(page, 'sh').entries()) {
     const tool = /\b(jq|python3)\b/.exec(program.text)?.[1]
     test.skipIf(tool !== undefined && !has(tool))(`line ${program.line}${tool ? ` (needs ${tool})` : ''}`, () => {
-      expect(execFileSync('sh', ['-c', program.text], { cwd: join(dir, 'store'), encoding: 'utf8' })).toBe(prints)
+      const printed = execFileSync('sh', ['-c', program.text], { cwd: join(dir, 'store'), encoding: 'utf8' })
+      if (writing) replaceBlock(page, programsOf(page, 'sh')[at]!.shown, printed)
+      else expect(printed).toBe(prints)
     })
   }
 })
