@@ -85,3 +85,19 @@ describe.each(['auto', 'always'] as const)('cut short after any operation, with 
     await killTheProcess(await cutsOf(longScenario, { durability: 'process', checkpoint }))
   })
 })
+
+describe('what a dead process had staged in a lock', () => {
+  test.each(['a checkpoint and an update', 'making a store'])(
+    '%s: is gone once somebody else has replaced a file there (F50)',
+    async (name) => {
+      const scenario = shortScenarios.find((short) => short.name === name)!
+      for (const cut of await cutsOf(scenario, { durability: 'power', checkpoint: 'auto' })) {
+        const left = cut.disk.clone()
+        left.exit(pid)
+        await assertSurvived(cut, left, { boot })
+        const staged = [...left.listing().keys()].filter((path) => /\/locks\/metadata\/(free|held)\.[^/]*\/./.test(path))
+        expect(staged, `killed after ${cut.after}`).toEqual([])
+      }
+    },
+  )
+})
