@@ -107,19 +107,24 @@ export const shortScenarios: readonly Scenario[] = [
   { name: 'closing', opened: true, before: twoSessions, during: async (act) => act.close() },
 ]
 
+/** The morning of the day that follows. */
+export async function morning(act: Acting): Promise<void> {
+  await twoSessions(act)
+  await Promise.all([act.append('three', 'd'), act.append('three', 'e,f', { id: 'id-e' }), act.count('three'), act.count('one')])
+  await act.checkpoint()
+  await act.append('one', 'g')
+  await act.count('one')
+  await act.rotate('one')
+  await Promise.all([act.append('one', 'h,i'), act.count('three'), act.append('two', 'j')])
+  await act.remove('two')
+  await act.append('two', 'k')
+}
+
 export const longScenario: Scenario = {
   name: 'a day in the life of three sessions',
   opened: false,
   async during(act) {
-    await twoSessions(act)
-    await Promise.all([act.append('three', 'd'), act.append('three', 'e,f', { id: 'id-e' }), act.count('three'), act.count('one')])
-    await act.checkpoint()
-    await act.append('one', 'g')
-    await act.count('one')
-    await act.rotate('one')
-    await Promise.all([act.append('one', 'h,i'), act.count('three'), act.append('two', 'j')])
-    await act.remove('two')
-    await act.append('two', 'k')
+    await morning(act)
     await act.close()
     await Promise.all([act.append('one', 'l'), act.append('two', 'm'), act.append('three', 'n', { id: 'id-n' }), act.checkpoint()])
     await act.append('three', 'o')

@@ -24,6 +24,8 @@ export interface FaultyDisk {
   fired(): boolean
   /** From now on the disk is whole. */
   mend(): void
+  /** It begins anew: calls are counted from here. */
+  arm(): void
 }
 
 /** @param onFailedSync  told of the descriptor whose sync is about to fail. */
@@ -95,6 +97,10 @@ export function faultyDisk(whole: Disk, fault: Fault | undefined, onFailedSync: 
     fired: () => fired,
     mend() {
       mended = true
+    },
+    arm() {
+      mended = false
+      counts.clear()
     },
   }
 }
