@@ -119,6 +119,8 @@ export function encodeRecords(records: unknown, recordBytesMax: number): Encoded
   return list.map((record, at) => encodeRecord(record, at, recordBytesMax))
 }
 
+const hasReserved = (record: object) => Object.hasOwn(record, '$') || Object.hasOwn(record, '$$')
+
 function encodeRecord(record: unknown, at: number, recordBytesMax: number): EncodedRecord {
   const refuse = (why: string, cause?: unknown): never => {
     throw new StoreError('INVALID_RECORD', `record ${at} ${why}.`, {
@@ -129,8 +131,7 @@ function encodeRecord(record: unknown, at: number, recordBytesMax: number): Enco
   }
   if (typeof record !== 'object' || record === null || Array.isArray(record))
     refuse(`is ${record === null ? 'null' : Array.isArray(record) ? 'an array' : `a ${typeof record}`}, not an object`)
-  if (Object.hasOwn(record as object, '$') || Object.hasOwn(record as object, '$$'))
-    refuse('has a field named $ or $$, which are the log’s own')
+  if (hasReserved(record as object)) refuse('has a field named $ or $$, which are the log’s own')
   let json: string | undefined
   try {
     json = JSON.stringify(record)
@@ -138,7 +139,8 @@ function encodeRecord(record: unknown, at: number, recordBytesMax: number): Enco
     refuse(`cannot be written as JSON: ${(error as Error).message}`, error)
   }
   if (json === undefined || json[0] !== '{') refuse('does not become an object as JSON')
-  else if (json.startsWith('{"$":') || json.startsWith('{"$$":')) refuse('becomes an object with a field named $ or $$')
+  else if (typeof (record as { toJSON?: unknown }).toJSON === 'function' && hasReserved(JSON.parse(json) as object))
+    refuse('becomes an object with a field named $ or $$')
   else if (json.length > recordBytesMax || (json.length * 3 > recordBytesMax && Buffer.byteLength(json) > recordBytesMax))
     throw new StoreError('RECORD_TOO_LARGE', `record ${at} has ${Buffer.byteLength(json)} bytes as JSON, more than ${recordBytesMax}.`, {
       details: { index: at, bytes: Buffer.byteLength(json), recordBytesMax },

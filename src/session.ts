@@ -37,14 +37,22 @@ export class Session {
   read(options?: ReadOptions): AsyncIterable<StoredRecord> {
     const checked = checkRead(options)
     this.#tools.assertOpen()
-    return this.#tools.backend.read(this.key, checked)
+    return this.#read(checked)
+  }
+
+  async *#read(options: ReadOptions): AsyncGenerator<StoredRecord> {
+    this.#tools.assertOpen()
+    for await (const record of this.#tools.backend.read(this.key, options)) {
+      this.#tools.assertOpen()
+      yield record
+    }
   }
 
   /** The last `count` records, oldest first. Costs what they cost, however long the transcript is. */
   async tail(count: number): Promise<StoredRecord[]> {
     checkCount(count)
     this.#tools.assertOpen()
-    return this.#tools.backend.tail(this.key, count)
+    return count === 0 ? [] : this.#tools.backend.tail(this.key, count)
   }
 
   /** Goes on under a new session id; the old transcript is closed and kept in `archive/`.

@@ -83,7 +83,15 @@ export class SessionStore<T extends object = Fields> {
   /** All entries of one moment, those whose key begins with `prefix`. */
   entries(options: { prefix?: string } = {}): AsyncIterable<[string, Entry<T>]> {
     this.#assertOpen()
-    return this.#backend.entries(options.prefix ?? '') as AsyncIterable<[string, Entry<T>]>
+    return this.#entries(options.prefix ?? '')
+  }
+
+  async *#entries(prefix: string): AsyncGenerator<[string, Entry<T>]> {
+    this.#assertOpen()
+    for await (const entry of this.#backend.entries(prefix)) {
+      this.#assertOpen()
+      yield entry as [string, Entry<T>]
+    }
   }
 
   /** Removes the key. Its transcript goes to `archive/`, it is not unlinked. False when there was no such key. */

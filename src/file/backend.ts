@@ -134,6 +134,7 @@ class FileBackend implements Backend {
 
   async commitMetadata<R>(mutate: (sessions: SessionsView<Record<string, unknown>>) => R, wait: WaitOptions): Promise<R> {
     this.#assertNotMutating()
+    this.#vital.assertWritable()
     let dropped: readonly Change[] | undefined
     const result = await this.#metadata.commit(mutate, wait, (changes) => {
       dropped = changes
@@ -166,6 +167,7 @@ class FileBackend implements Backend {
 
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     this.#assertNotMutating()
+    this.#vital.assertWritable()
     return typed(this.#transcripts.append(key, records, options), 'appending', 'none')
   }
 
@@ -181,6 +183,7 @@ class FileBackend implements Backend {
   }
 
   async tail(key: string, count: number): Promise<StoredRecord[]> {
+    if (count === 0) return []
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return []

@@ -75,7 +75,7 @@ export class Committer {
       while (this.#calls.size > 0) {
         let held: Held | undefined
         try {
-          held = this.#baton.tryAcquire(this.#options.does) ?? (await this.#waitForLock())
+          held = this.#baton.tryAcquire(this.#options.does, this.#calls.first?.job.about) ?? (await this.#waitForLock())
         } catch (error) {
           this.#lockRefused(error)
           continue
@@ -146,6 +146,7 @@ export class Committer {
     this.#tenure = this.#baton.tenure
     const preamble = this.#owner.beginBatch(log)
     const { jobs, bodies, counts } = this.#runJobs(log)
+    this.#preparations = 0
     if (bodies.length === 0) {
       for (const waiting of jobs) this.#acknowledge(waiting, [], log, log.chain.seq)
       return undefined
@@ -160,7 +161,6 @@ export class Committer {
       this.#again(jobs, outcome, log)
       return undefined
     }
-    this.#preparations = 0
     const firstSeq = (outcome === 'landed' ? batch.firstSeq : log.foundSeq) + preamble.length
     const seqs = seqsOf(counts, firstSeq)
     // When it was found by reading, the sink has seen it, and what came after it.
@@ -199,7 +199,8 @@ export class Committer {
         this.#calls.shift()
         this.#calls.fail(call, error)
       }
-      if (call.alone) break
+      // Nothing may stand behind a seal, not even in its own batch.
+      if (call.alone || call.job.system) break
     }
     return { jobs, bodies, counts }
   }
@@ -380,6 +381,7 @@ export class Committer {
         deadlineMs: first.deadlineMs,
         waitMs: first.waitMs,
         signal: wake.signal,
+        about: first.job.about,
       })
     } catch (error) {
       if (wake.signal.aborted) return undefined

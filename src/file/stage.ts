@@ -19,6 +19,7 @@ export async function stageFile(host: Host, held: Held, slices: readonly Buffer[
   const { disk } = host
   const path = `${held.stage}/${host.nonce(12)}`
   const bytes = slices.reduce((sum, slice) => sum + slice.length, 0)
+  held.used = true
   const fd = disk.open(path, 'create')
   try {
     for (const [at, slice] of slices.entries()) {

@@ -24,6 +24,8 @@ export interface Held {
   readonly n: number
   /** Where a replacement may be staged while the lock is ours. */
   readonly stage: string
+  /** Whether anything has been. */
+  used: boolean
 }
 
 export interface BatonOptions {
@@ -39,8 +41,13 @@ export interface AcquireOptions {
   readonly deadlineMs: number
   readonly waitMs: number
   readonly signal?: AbortSignal | undefined
+  /** Whose session it is about, for diagnostics. */
+  readonly about?: About | undefined
 }
 
+export type About = Readonly<Record<string, unknown>>
+
+const released: Verdict = { kind: 'expired', why: 'it could not be released' }
 /** What an entry does that is held by somebody who does not know it yet. */
 const offered = 'offered'
 /** How long one handle may take the lock again and again while others wait. */
@@ -61,8 +68,11 @@ export class Baton {
   #tickets: Tickets
   #free: Entry | undefined
   #held: Held | undefined
+  /** An entry of ours that could not be renamed back. */
+  #unreleased: string | undefined
   #turnstile: Turnstile
   #tenureSinceMs = 0
+  #about: About | undefined
   #watched: { name: string; sinceMs: number } | undefined
   #blocker: { entry: Entry; verdict: Verdict } | undefined
 
@@ -82,7 +92,8 @@ export class Baton {
   }
 
   /** Takes the lock if that can be done at once; undefined when it cannot. Never waits. */
-  tryAcquire(does: string): Held | undefined {
+  tryAcquire(does: string, about?: About): Held | undefined {
+    this.#about = about
     if (!this.#turnstile.enter()) return undefined
     let held: Held | undefined
     try {
@@ -99,6 +110,7 @@ export class Baton {
   async acquire(options: AcquireOptions): Promise<Held> {
     options.signal?.throwIfAborted()
     const startedMs = this.#host.clock.monotonicMs()
+    this.#about = options.about
     if (!this.#turnstile.enter()) await this.#turnstile.wait(options, () => this.timeout(options.waitMs))
     try {
       const held = this.#attempt(options.does) ?? (await this.#contend(options))
@@ -115,22 +127,36 @@ export class Baton {
     const { counters, label } = this.#options
     if (this.#held === held) this.#held = undefined
     try {
+      // Nothing that was staged and not renamed may be there for the next holder; what cannot be emptied is not released.
+      if (held.used) this.#emptyStage(held)
       const heir = this.#heir(held)
       if (heir) {
         this.#host.disk.rename(held.stage, `${this.#directory.path}/${heir.name}`)
         this.#tickets.remove(heir.ticket)
         counters.handOvers++
       } else {
-        this.#host.disk.rename(held.stage, `${this.#directory.path}/${freeName(held.n)}`)
+        this.#giveBack(held)
         this.#free = { state: 'free', name: freeName(held.n), n: held.n }
       }
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
-      // ENOENT: somebody took over. Anything else: the entry stays, and expires for others.
+      // ENOENT: somebody took over. Anything else: the entry stays; we may take it again, and for others it expires.
+      if (errnoOf(error) !== 'ENOENT') this.#unreleased = held.name
       counters.locksLost++
-      if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'lost', lock: label, token: held.n })
+      if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'lost', lock: label, token: held.n, ...this.#about })
     } finally {
       this.#turnstile.leave()
+    }
+  }
+
+  #giveBack(held: Held): void {
+    const free = `${this.#directory.path}/${freeName(held.n)}`
+    try {
+      this.#host.disk.rename(held.stage, free)
+    } catch (error) {
+      // Lost is lost. Another error may pass: one more try is cheaper than everybody's waiting until the hold expires.
+      if (errnoOf(error) === 'ENOENT' || errnoOf(error) === undefined) throw error
+      this.#host.disk.rename(held.stage, free)
     }
   }
 
@@ -143,7 +169,7 @@ export class Baton {
       return disk.stat(held.stage) !== undefined
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return false
-      throw ioError(error, `emptying the stage of ${this.#options.label}`, 'none')
+      throw error
     }
   }
 
@@ -189,7 +215,7 @@ export class Baton {
         this.#newTenure()
         return held
       }
-      const verdict = this.#judge(entry)
+      const verdict = entry.name === this.#unreleased ? released : this.#judge(entry)
       if (verdict.kind === 'alive' || verdict.kind === 'unknown') {
         this.#blocker = { entry, verdict }
         return undefined
@@ -199,7 +225,11 @@ export class Baton {
       this.#newTenure()
       this.#tookOver(entry, verdict)
       this.#held = undefined // Until its stage is empty the lock is nobody's to commit under, nor to release.
-      if (!this.#emptyStage(held)) continue
+      try {
+        if (!this.#emptyStage(held)) continue
+      } catch (error) {
+        throw ioError(error, `emptying the stage of ${this.#options.label}`, 'none')
+      }
       this.#held = held
       return held
     }
@@ -212,7 +242,7 @@ export class Baton {
     const n = from.n + 1
     const name = heldName(n, this.#prefix, clock.monotonicMs(), maxHoldMs, does, identity.host, this.#nonce)
     if (!this.#directory.change(from.name, name)) return undefined
-    this.#held = { name, n, stage: `${this.#directory.path}/${name}` }
+    this.#held = { name, n, stage: `${this.#directory.path}/${name}`, used: false }
     return this.#held
   }
 
@@ -237,7 +267,13 @@ export class Baton {
     else if (verdict.kind === 'dead') this.#options.counters.takeovers.dead++
     else this.#options.counters.takeovers.expired++
     if (channels.lock.hasSubscribers)
-      channels.lock.publish({ event: 'takeover', lock: this.#options.label, from: this.#describe(entry, verdict), token: entry.n + 1 })
+      channels.lock.publish({
+        event: 'takeover',
+        lock: this.#options.label,
+        from: this.#describe(entry, verdict),
+        token: entry.n + 1,
+        ...this.#about,
+      })
   }
 
   // — waiting —
@@ -326,7 +362,7 @@ export class Baton {
     counters.lockWaits++
     counters.lockWaitMsTotal += waitedMs
     counters.lockWaitMsMax = Math.max(counters.lockWaitMsMax, waitedMs)
-    if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'acquired', lock: label, waitedMs })
+    if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'acquired', lock: label, waitedMs, ...this.#about })
   }
 
   #describe(entry: Entry & { state: 'held' }, verdict: Verdict): LockHolder {
@@ -339,7 +375,7 @@ export class Baton {
     counters.lockTimeouts++
     const blocker = this.#held ? undefined : this.#blocker
     const holder = blocker && blocker.entry.state === 'held' ? this.#describe(blocker.entry, blocker.verdict) : undefined
-    if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'timeout', lock: label, holder, waitMs })
+    if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'timeout', lock: label, holder, waitMs, ...this.#about })
     return lockTimeout(label, waitMs, holder)
   }
 }

@@ -122,8 +122,13 @@ export class Chain {
       else this.#judge(batch.lines, bytes, base, sink)
       at = batch.after
       this.settled = base + at
+      this.#checkClaims()
     }
     this.openTail = bytes.length > 0 ? bytes[bytes.length - 1] !== 0x0a : this.openTail
+  }
+
+  /** Whoever says that something was on the disk has read it here before. */
+  #checkClaims(): void {
     if (this.claimed > this.seq)
       this.#damaged(`a record says that seq ${this.claimed} was on the disk, but the log ends at ${this.seq}`, this.settled, this.seq + 1)
   }
@@ -222,7 +227,11 @@ export class Chain {
   #foreignLine(bytes: Buffer, start: number, end: number): boolean {
     const clean = this.foreign.bytes === this.#prefix.bytes
     this.#prefix = { bytes: this.#prefix.bytes + end + 1 - start, crc: crc32(bytes.subarray(start, end + 1), this.#prefix.crc) }
-    if (!clean || wasRecord(bytes, start, end) || !isForeign(bytes, start, end)) return false
+    if (wasRecord(bytes, start, end) || !isForeign(bytes, start, end)) return false
+    if (!clean) {
+      if (end > start) this.#damaged('somebody else’s lines have a broken one among them', this.foreign.bytes, this.foreign.lines + 1)
+      return false
+    }
     this.foreign = { lines: this.foreign.lines + (end > start ? 1 : 0), ...this.#prefix }
     return true
   }

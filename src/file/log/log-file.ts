@@ -4,7 +4,7 @@
  *  is renamed in. What is remembered is checked against the path on every use, by inode, size and change time. */
 
 import { crc32 } from 'node:zlib'
-import { StoreError } from '../../errors.js'
+import { errnoOf, StoreError } from '../../errors.js'
 import { type Disk, type FileStat, type OpenFlags, readFully } from '../durable.js'
 import type { Counters } from '../stats.js'
 import { Chain, type ChainSink } from './chain.js'
@@ -281,7 +281,12 @@ export class LogFile {
   #closeIfIdle(): void {
     if (this.#users > 0 || this.#closed) return
     this.#closed = true
-    this.#place.disk.close(this.fd)
+    try {
+      this.#place.disk.close(this.fd)
+    } catch (error) {
+      // The descriptor is gone either way, and what was promised was synced before.
+      if (errnoOf(error) === undefined) throw error
+    }
   }
 }
 

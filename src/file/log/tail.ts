@@ -29,8 +29,8 @@ export function openTail(disk: Disk, fd: number, size: number, tag: string, reac
     const from = size - span
     const bytes = readFully(disk, fd, from, span)
     const lines = recordsIn(bytes, bytes.indexOf(0x0a) + 1)
-    const claimed = lines.reduce((most, { mark }) => Math.max(most, mark.synced), -1)
     const chainFrom = (anchor: Seen, into: ChainSink) => {
+      const claimed = lines.reduce((most, { mark, start }) => (start <= anchor.start ? Math.max(most, mark.synced) : most), -1)
       const chain = Chain.from(tag, anchor.mark, from + anchor.end + 1, claimed, isSystemOnly(bytes, anchor.start))
       chain.feed(bytes.subarray(anchor.end + 1), into)
       return chain

@@ -1,15 +1,15 @@
 /** Folds the journal into the snapshot. Needs the lock for order and for its stage; safe without it.
  *
  *  1 render the snapshot from exactly what the journal holds    crash: nothing has happened
- *  2 seal the journal with the snapshot's hash                  crash: nothing chains any more; whoever comes next does the rest from here,
+ *  2 stage both new files, sync them                            crash: strays in the stage, emptied by the next holder; disk full: the same,
+ *                                                               and the journal goes on as it is
+ *  3 seal the journal with the snapshot's hash, sync it         crash: nothing chains any more; whoever comes next does the rest from here,
  *                                                               with the same bytes, since they are a function of what was sealed
- *  3 stage both new files, check their lengths, sync them,      crash: strays in the stage, emptied by the next holder
- *    and the sealed journal
  *  4 rename links of the old pair to sessions.prev.*            crash: the pair in use is untouched
  *  5 rename the snapshot, sync the directory                    crash: new snapshot, sealed journal whose `next` is its hash: a valid pair
  *  6 rename the journal, sync the directory                     done
  *
- *  The journal first, or no sync between 5 and 6, would lose data in a power cut. */
+ *  The journal first, or no sync between 5 and 6, or none in 3, would lose data in a power cut. */
 import { errnoOf, StoreError } from '../../errors.js'
 import { readFully, writeFully } from '../durable.js'
 import type { Host } from '../host.js'
@@ -57,18 +57,16 @@ export class Checkpoint {
     if (sealed && (await this.#snapshotIs(sealed.next))) return await this.#replaceJournal(held, journal, sealed)
     const at = journal.chain.seq
     const rendered = await renderSnapshot(folding.cells)
-    if (!folding.current()) return false
-    if (!sealed && journal.chain.seq !== at) return false
-    if (sealed && sealed.next !== rendered.hash)
-      throw new StoreError('STORE_CORRUPT', 'the journal was sealed for another snapshot than the one it folds to.', {
-        details: { file: 'sessions.journal.jsonl', expected: sealed.next, found: rendered.hash },
-        hint: 'Nothing was written. Was sessions.json edited while the store was in use? Restore the pair from the same moment.',
-      })
-    if (!sealed && !folding.seal(systemBody({ seal: { reason: 'checkpoint', next: rendered.hash, at: this.#host.clock.wallMs() } })))
-      return false
-    const seal = journal.chain.seal
-    if (!seal) return false
-    const done = await this.#replacePair(held, journal, seal, rendered.slices)
+    if (sealed && sealed.next !== rendered.hash) throw otherSnapshot(sealed.next, rendered.hash)
+    const seal: Seal = sealed ?? { reason: 'checkpoint', next: rendered.hash, at: this.#host.clock.wallMs() }
+    const done = await this.#ifStillHeld(async () => {
+      const snapshot = await stageFile(this.#host, held, rendered.slices)
+      const next = await this.#stageJournal(held, journal, seal, sealed ? at + 1 : at + 2)
+      if (!folding.current() || journal.chain.seq !== at) return false
+      if (!sealed && !folding.seal(systemBody({ seal }))) return false
+      await this.#replacePair(held, journal, snapshot, next)
+      return true
+    })
     if (done) {
       this.#counters.checkpoints++
       if (channels.maintenance.hasSubscribers)
@@ -92,43 +90,40 @@ export class Checkpoint {
     }
   }
 
-  async #replacePair(held: Held, journal: LogFile, seal: Seal, slices: readonly Buffer[]): Promise<boolean> {
+  async #replacePair(held: Held, journal: LogFile, snapshot: string, next: string): Promise<void> {
     const { disk } = this.#host
-    try {
-      const snapshot = await stageFile(this.#host, held, slices)
-      const next = await this.#stageJournal(held, journal, seal)
-      // The seal first: a new snapshot beside a journal that a power cut has left unsealed would be no pair.
-      await journal.durable(journal.chain.seq)
-      this.#keepPrevious(held)
-      disk.rename(snapshot, this.#places.snapshot)
-      await disk.syncDirectory(this.#places.store)
-      disk.rename(next, this.#places.journal)
-    } catch (error) {
-      // The stage is gone: the lock was taken over, and whoever has it now finishes from the seal.
-      if (errnoOf(error) === 'ENOENT') return false
-      throw error
-    }
+    // The seal first: a new snapshot beside a journal that a power cut has left unsealed would be no pair.
+    await journal.durable(journal.chain.seq)
+    this.#keepPrevious(held)
+    disk.rename(snapshot, this.#places.snapshot)
     await disk.syncDirectory(this.#places.store)
-    return true
+    disk.rename(next, this.#places.journal)
+    await disk.syncDirectory(this.#places.store)
   }
 
   /** The crash came between the two renames: only the journal is left to do. */
-  async #replaceJournal(held: Held, journal: LogFile, seal: Seal): Promise<boolean> {
+  #replaceJournal(held: Held, journal: LogFile, seal: Seal): Promise<boolean> {
     const { disk } = this.#host
-    try {
+    return this.#ifStillHeld(async () => {
       await disk.syncDirectory(this.#places.store)
-      disk.rename(await this.#stageJournal(held, journal, seal), this.#places.journal)
+      disk.rename(await this.#stageJournal(held, journal, seal, journal.chain.seq + 1), this.#places.journal)
+      await disk.syncDirectory(this.#places.store)
+      return true
+    })
+  }
+
+  /** ENOENT: the stage is gone, the lock was taken over, and whoever has it now finishes from the seal. */
+  async #ifStillHeld(work: () => Promise<boolean>): Promise<boolean> {
+    try {
+      return await work()
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return false
       throw error
     }
-    await disk.syncDirectory(this.#places.store)
-    return true
   }
 
-  #stageJournal(held: Held, journal: LogFile, seal: Seal): Promise<string> {
-    const line = newJournal(seal.next!, journal.chain.seq + 1, seal.at, journal.tag + this.#host.nonce(8))
-    return stageFile(this.#host, held, [line])
+  #stageJournal(held: Held, journal: LogFile, seal: Seal, seq: number): Promise<string> {
+    return stageFile(this.#host, held, [newJournal(seal.next!, seq, seal.at, journal.tag + this.#host.nonce(8))])
   }
 
   /** The generation before, as links made in the stage: linking after the renames would link the new files. */
@@ -162,6 +157,13 @@ export class Checkpoint {
       }
     }
   }
+}
+
+function otherSnapshot(expected: string | undefined, found: string): StoreError {
+  return new StoreError('STORE_CORRUPT', 'the journal was sealed for another snapshot than the one it folds to.', {
+    details: { file: 'sessions.journal.jsonl', expected, found },
+    hint: 'Nothing was written. Was sessions.json edited while the store was in use? Restore the pair from the same moment.',
+  })
 }
 
 /** The whole of a journal that has nothing in it yet. */

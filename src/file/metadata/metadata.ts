@@ -47,6 +47,8 @@ export class Metadata implements LogOwner {
   #journal: LogFile | undefined
   /** The snapshot that `cells` builds on, as it was when last looked at, and how large it is. */
   #snapshot: FileStat | undefined
+  /** After a fold that failed: how large the journal has to be for the next try. */
+  #foldFromBytes = 0
   #batch: Overlay = new Overlay(this.#cells)
   #loading: Promise<void> | undefined
   #stopIdle: (() => void) | undefined
@@ -171,6 +173,7 @@ export class Metadata implements LogOwner {
   #adopt(journal: Journal, snapshot: FileStat | undefined): void {
     this.#journal?.retire()
     this.#journal = journal.log
+    this.#foldFromBytes = 0
     this.#snapshot = snapshot
     journal.follow(({ key, cell }) => {
       if (cell) this.#cells.set(key, cell)
@@ -213,6 +216,11 @@ export class Metadata implements LogOwner {
     let value: R
     let changes: Change[] = []
     const job: Job<R> = {
+      get about() {
+        const [only] = changes
+        if (!only || changes.length > 1) return { keys: changes.map(({ key }) => key) }
+        return { key: only.key, sessionId: only.cell ? entryOf(only.cell).sessionId : only.dropped }
+      },
       run: () => {
         const overlay = new Overlay(this.#cells, this.#batch)
         value = this.#runMutator(mutate, overlay)
@@ -297,9 +305,15 @@ export class Metadata implements LogOwner {
     const journalBytes = this.#journal?.size ?? 0
     const always = this.#options.checkpoint === 'always'
     this.#foldWhenIdle()
+    if (journalBytes < this.#foldFromBytes) return undefined
     if (!always && (journalBytes < journalBytesMin || journalBytes < (this.#snapshot?.size ?? 0))) return undefined
     // The commit stands whatever becomes of the checkpoint; the next commit tries again.
-    return { work: this.#fold(held).catch((error: unknown) => this.#vital.report('checkpoint', error)), first: always }
+    const work = this.#fold(held).catch((error: unknown) => {
+      // On a full disk, say: not at every commit anew.
+      this.#foldFromBytes = journalBytes + (journalBytes >> 2)
+      this.#vital.report('checkpoint', error)
+    })
+    return { work, first: always }
   }
 
   /** A store that has fallen idle is folded, where that is cheap: the next open reads one file. */

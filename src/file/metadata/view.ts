@@ -190,6 +190,11 @@ function isItsOwnJson(entry: Fields, before: Entry | undefined): boolean {
 }
 
 function entryJson(key: string, entry: Fields): string {
+  if (typeof entry.toJSON === 'function')
+    throw new StoreError('INVALID_ENTRY', `the entry of ${JSON.stringify(key)} has a function toJSON.`, {
+      details: { key },
+      hint: 'Nothing was written. Entries hold JSON values only.',
+    })
   try {
     return JSON.stringify(entry)
   } catch (error) {

@@ -259,7 +259,15 @@ export class Transcripts {
       if (!dropped || !this.#host.disk.stat(this.pathOf(dropped))) continue
       const open = this.#of(dropped, key)
       open.transcript.closing = true
-      await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+      try {
+        await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+      } catch (error) {
+        if (!isStoreError(error, 'LOG_CORRUPT')) throw error
+        // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
+        await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
+        open.transcript.forget()
+        this.#open.delete(dropped)
+      }
     }
   }
 
