@@ -86,6 +86,35 @@ describe.each(['auto', 'always'] as const)('cut short after any operation, with 
   })
 })
 
+describe('a crash of those who clean up after a crash', () => {
+  /** Of the scenario's cuts a few, and of what each may leave one; the recovery from it is cut after every operation in its turn. */
+  test.each(shortScenarios)('$name, cut short, and the recovery cut short too: nothing is lost', async (scenario) => {
+    const random = seededRandom(seed)
+    const cuts = await cutsOf(scenario, { durability: 'power', checkpoint: 'auto' })
+    let tried = 0
+    for (let sample = 0; sample < (soak ? 100 : 3); sample++) {
+      const cut = cuts[Math.floor(random() * cuts.length)]!
+      const [left] = powerCuts(cut.disk, { most: 3, random }).disks.slice(-1)
+      for (const again of await recoveryFrom(cut, left!)) {
+        const { disks } = powerCuts(again.disk, { most: 3, random })
+        await assertSurvived(again, disks[Math.floor(random() * disks.length)]!, { boot: 'b0000003' })
+        tried++
+      }
+    }
+    console.log(`seed ${seed}: ${scenario.name}: ${tried} recoveries cut short`)
+  })
+
+  async function recoveryFrom(cut: Cut, left: SimulatedDisk): Promise<Cut[]> {
+    const recorded = recording(left, 2)
+    for (const { fact } of cut.facts) recorded.note(fact)
+    const act = await acting(simulatedHost(recorded.disk, { pid: 2, boot: nextBoot }), recorded, {})
+    await act.append('one', 'r')
+    await Promise.all([act.count('one'), act.append('two', 's,t')])
+    await act.checkpoint()
+    return recorded.cuts().map((again) => ({ ...again, after: `${cut.after}, then ${again.after}` }))
+  }
+})
+
 describe('what a dead process had staged in a lock', () => {
   test.each(['a checkpoint and an update', 'making a store'])(
     '%s: is gone once somebody else has replaced a file there (F50)',
