@@ -4,7 +4,8 @@
  *  preemptions    taking the processor away from a process that could go on
  *  kills          ending a process for good, in front of any of its calls (a write may have landed in part)
  *  falseVerdicts  telling a process that another one is dead although it lives, and may go on later
- *  Schedules are tried in order of their cost, so it can be said what was covered when a bound on their number stops the search.
+ *  Schedules are tried in order of preemptions, then of kills and false verdicts together, so it can be said what was covered when a
+ *  bound on their number stops the search.
  *
  *  Two prefixes that lead to the same disk, the same knowledge in every process and the same facts are continued once. */
 import { emptyLog, type Program } from './machine.js'
@@ -45,8 +46,8 @@ export interface Coverage {
   readonly runs: number
   readonly states: number
   readonly ends: number
-  /** Every schedule of at most this cost was tried. */
-  readonly costCovered: number
+  /** Every schedule of at most so many preemptions was tried; -1 for not even those without. */
+  readonly preemptionsCovered: number
   /** Every schedule within the bounds was tried. */
   readonly complete: boolean
 }
@@ -66,7 +67,7 @@ export async function explore(exploration: Exploration): Promise<Coverage> {
 }
 
 class Search implements Branching {
-  /** By cost. */
+  /** In the order in which they are to be tried. */
   private readonly tasks: Task[][] = []
   private readonly seen = new Map<string, Spent[]>()
   private readonly ends = new Set<string>()
@@ -83,10 +84,10 @@ class Search implements Branching {
     const start = await this.start()
     for (const next of able(start)) this.add({ state: start, next })
     const { programs, bounds } = this.exploration
-    for (let cost = 0; cost < this.tasks.length; cost++) {
-      const level = this.tasks[cost] ?? []
+    for (let rank = 0; rank < this.tasks.length; rank++) {
+      const level = this.tasks[rank] ?? []
       for (let task = level.pop(); task; task = level.pop()) {
-        if (this.runs >= (bounds.runsMax ?? Number.POSITIVE_INFINITY)) return this.coverage(cost - 1, false)
+        if (this.runs >= (bounds.runsMax ?? Number.POSITIVE_INFINITY)) return this.coverage(Math.floor(rank / this.ranks) - 1, false)
         if (task.next === undefined) await this.end(task.state)
         else if (!this.isKnown(task)) {
           this.runs++
@@ -94,7 +95,7 @@ class Search implements Branching {
         }
       }
     }
-    return this.coverage(this.tasks.length - 1, true)
+    return this.coverage(bounds.preemptions, true)
   }
 
   /** Every process, one after the other, up to the end of its preparation. */
@@ -113,17 +114,23 @@ class Search implements Branching {
     return state
   }
 
-  private coverage(costCovered: number, complete: boolean): Coverage {
-    return { runs: this.runs, states: this.seen.size, ends: this.ends.size, costCovered, complete }
+  private coverage(preemptionsCovered: number, complete: boolean): Coverage {
+    return { runs: this.runs, states: this.seen.size, ends: this.ends.size, preemptionsCovered, complete }
+  }
+
+  /** How many ranks there are for each number of preemptions. */
+  private get ranks(): number {
+    const { kills = 0, falseVerdicts = 0 } = this.exploration.bounds
+    return kills + falseVerdicts + 1
   }
 
   private add(task: Task): void {
     const { preemptions, kills, falseVerdicts } = task.state.spent
     const { bounds } = this.exploration
     if (preemptions > bounds.preemptions || kills > (bounds.kills ?? 0) || falseVerdicts > (bounds.falseVerdicts ?? 0)) return
-    const cost = preemptions + kills + falseVerdicts
-    for (let at = this.tasks.length; at <= cost; at++) this.tasks.push([])
-    this.tasks[cost]!.push(task)
+    const rank = preemptions * this.ranks + kills + falseVerdicts
+    for (let at = this.tasks.length; at <= rank; at++) this.tasks.push([])
+    this.tasks[rank]!.push(task)
   }
 
   wasSeen(state: State, process: number): boolean {
