@@ -15,7 +15,7 @@ import { type Counters, channels } from '../stats.js'
 import { LockDirectory } from './directory.js'
 import { type Entry, freeName, heldName, holderPrefix, parseEntry } from './holder.js'
 import { describeHolder, lockTimeout } from './report.js'
-import { judge, type Verdict } from './staleness.js'
+import { judge, type ProcessProbe, type Verdict } from './staleness.js'
 import { Tickets } from './tickets.js'
 import { Turnstile } from './turnstile.js'
 
@@ -54,8 +54,11 @@ const offered = 'offered'
 const tenureMs = 5
 /** An offered lock that is not taken up within this long is anybody's. */
 const offerMs = 50
+/** Whoever has waited this long gets the lock next, whoever has it. */
+const patienceMs = 10
 const napsMs = 0.2
-const napMsMax = 15
+const napMsMax = 5
+const probeEveryMs = 3
 
 export class Baton {
   /** Names the streak of acquisitions between which nobody else had the lock: what was current then is current now. */
@@ -68,12 +71,14 @@ export class Baton {
   #tickets: Tickets
   #free: Entry | undefined
   #held: Held | undefined
+  #contended = false
+  #queueSeenAtMs = 0
   /** An entry of ours that could not be renamed back. */
   #unreleased: string | undefined
   #turnstile: Turnstile
   #tenureSinceMs = 0
   #about: About | undefined
-  #watched: { name: string; sinceMs: number } | undefined
+  #watched: { name: string; sinceMs: number; probedAtMs: number; probed: ProcessProbe } | undefined
   #blocker: { entry: Entry; verdict: Verdict } | undefined
 
   constructor(host: Host, path: string, options: BatonOptions) {
@@ -197,10 +202,11 @@ export class Baton {
 
   #attempt(does: string): Held | undefined {
     const remembered = this.#free
-    if (remembered) {
-      this.#free = undefined
+    this.#free = undefined
+    if (remembered && !this.#contended) {
       const held = this.#take(remembered, does, this.#options.maxHoldMs)
       if (held) return held
+      this.#contended = true // A rename that fails costs three looks: next time, look first.
     }
     for (let tries = 0; tries < 8; tries++) {
       const entry = this.#directory.look()
@@ -212,7 +218,9 @@ export class Baton {
       if (entry.state === 'free') {
         const held = this.#take(entry, does, this.#options.maxHoldMs)
         if (!held) continue
-        this.#newTenure()
+        // The very entry that we left: nobody else has had the lock.
+        if (entry.name === remembered?.name) this.#contended = false
+        else this.#newTenure()
         return held
       }
       const verdict = entry.name === this.#unreleased ? released : this.#judge(entry)
@@ -253,12 +261,20 @@ export class Baton {
 
   #judge(entry: Entry & { state: 'held' }): Verdict {
     const nowMs = this.#host.clock.monotonicMs()
-    if (this.#watched?.name !== entry.name) this.#watched = { name: entry.name, sinceMs: nowMs }
+    if (this.#watched?.name !== entry.name)
+      this.#watched = { name: entry.name, sinceMs: nowMs, probedAtMs: Number.NEGATIVE_INFINITY, probed: { exists: false } }
+    const watched = this.#watched
     return judge(entry.holder, {
       observer: this.#host.identity,
       nowMs,
-      firstSeenAtMs: this.#watched.sinceMs,
-      probe: (pid) => this.#host.probe(pid),
+      firstSeenAtMs: watched.sinceMs,
+      // Who was there a moment ago is asked again a moment later: asking takes longer than most holds.
+      probe: (pid) => {
+        if (nowMs - watched.probedAtMs < probeEveryMs) return watched.probed
+        watched.probedAtMs = nowMs
+        watched.probed = this.#host.probe(pid)
+        return watched.probed
+      },
     })
   }
 
@@ -347,10 +363,11 @@ export class Baton {
   /** Who gets the lock next, when we have had our turn and somebody waits; undefined to simply release it. */
   #heir(held: Held): { ticket: string; name: string } | undefined {
     const nowMs = this.#host.clock.monotonicMs()
-    if (nowMs - this.#tenureSinceMs < tenureMs) return undefined
-    this.#tenureSinceMs = nowMs
+    if (nowMs - this.#queueSeenAtMs < tenureMs) return undefined
+    this.#queueSeenAtMs = nowMs
     const next = this.#tickets.oldest(nowMs)
-    if (!next) return undefined
+    if (!next || (nowMs - this.#tenureSinceMs < tenureMs && nowMs - next.holder.acquiredAtMs < patienceMs)) return undefined
+    this.#tenureSinceMs = nowMs
     const { host, nonce } = next.holder
     return { ticket: next.ticket, name: heldName(held.n + 1, holderPrefix(next.holder), nowMs, offerMs, offered, host, nonce) }
   }
