@@ -1,6 +1,6 @@
 /** Crashes at every operation (P1, P2, P4, P5; F20, F21, F23, F24, F27, F28): of the process, which leaves the page cache, and of the
  *  machine, after which what was not synced is there, gone, cut anywhere or full of holes, each name old or new. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import type { FileBackendOptions } from '../../src/file/backend.js'
 import { powerCuts } from '../simulation/power-cut.js'
 import { seededRandom } from '../simulation/seeded-random.js'
@@ -12,6 +12,7 @@ import { acting, longScenario, type Scenario, shortScenarios } from './scenarios
 
 const seed = Number(process.env.HOLDFAST_SEED ?? Date.now() % 1e9)
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
+if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 const pid = 1
 const boot = 'b0000001'
 
@@ -61,7 +62,7 @@ async function killTheProcess(cuts: readonly Cut[]): Promise<void> {
 describe.each(['auto', 'always'] as const)('cut short after any operation, with checkpoint %s,', (checkpoint) => {
   test.each(shortScenarios)('$name survives a power cut whole', async (scenario) => {
     const cuts = await cutsOf(scenario, { durability: 'power', checkpoint })
-    const said = await cutThePower(cuts, soak ? 2_000 : checkpoint === 'auto' ? 14 : 5, false)
+    const said = await cutThePower(cuts, soak ? 300 : checkpoint === 'auto' ? 14 : 5, false)
     console.log(`seed ${seed}: ${scenario.name}, ${checkpoint}: ${said}`)
   })
 
@@ -72,12 +73,12 @@ describe.each(['auto', 'always'] as const)('cut short after any operation, with 
 
   test.each(shortScenarios)('$name with durability process leaves a sound store after a power cut', async (scenario) => {
     const cuts = await cutsOf(scenario, { durability: 'process', checkpoint })
-    await cutThePower(cuts, soak ? 500 : 4, true)
+    await cutThePower(cuts, soak ? 60 : 4, true)
   })
 
   test(`${longScenario.name} survive a power cut at any moment`, async () => {
     const cuts = await cutsOf(longScenario, { durability: 'power', checkpoint })
-    const said = await cutThePower(cuts, soak ? 200 : checkpoint === 'auto' ? 4 : 2, false)
+    const said = await cutThePower(cuts, soak ? 40 : checkpoint === 'auto' ? 4 : 2, false)
     console.log(`seed ${seed}: ${longScenario.name}, ${checkpoint}: ${said}`)
   })
 
@@ -92,7 +93,7 @@ describe('a crash of those who clean up after a crash', () => {
     const random = seededRandom(seed)
     const cuts = await cutsOf(scenario, { durability: 'power', checkpoint: 'auto' })
     let tried = 0
-    for (let sample = 0; sample < (soak ? 100 : 3); sample++) {
+    for (let sample = 0; sample < (soak ? 40 : 3); sample++) {
       const cut = cuts[Math.floor(random() * cuts.length)]!
       const [left] = powerCuts(cut.disk, { most: 3, random }).disks.slice(-1)
       for (const again of await recoveryFrom(cut, left!)) {

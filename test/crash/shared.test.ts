@@ -1,6 +1,6 @@
 /** Two processes and a power cut (P1, F27): what one has acknowledged may rest on what another wrote, and has not synced, and never will.
  *  Every order of their calls, each of them killed anywhere, and then the power goes. */
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import type { Backend } from '../../src/backend.js'
 import { type End, explore } from '../simulation/explorer.js'
 import { attempt, deedsOf } from '../simulation/ledger.js'
@@ -14,6 +14,7 @@ import { encoded, increment, openStore } from '../simulation/store-on-disk.js'
 import { assertSurvived, nextBoot } from './after-a-cut.js'
 
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
+if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 const seed = Number(process.env.HOLDFAST_SEED ?? Date.now() % 1e9)
 
 type Part = (store: Backend, process: SimulatedProcess) => Promise<unknown>

@@ -1,6 +1,6 @@
 /** A call to the system fails, every one in turn, in every way it may (P1, P2, P5; F4, F17, F24): whoever is told that something was
  *  written finds it, whoever is told that nothing was does not, everybody else goes on, and no error is without a type. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { isStoreError } from '../../src/errors.js'
 import { acting, longScenario, morning } from '../crash/scenarios.js'
 import { census } from '../simulation/census.js'
@@ -15,6 +15,7 @@ import { encoded, increment, openStore } from '../simulation/store-on-disk.js'
 import { type Call, type Fault, faultyDisk } from './faulty-disk.js'
 
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
+if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 
 /** What each call may fail with; the first of each is tried at every call, the others at every third. */
 const ways: readonly [call: Call, hows: readonly string[]][] = [

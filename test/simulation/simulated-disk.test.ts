@@ -3,13 +3,15 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { type Disk, type FileStat, nodeDisk, type OpenFlags } from '../../src/file/durable.js'
 import { processDisk } from './process-disk.js'
 import { SimulatedDisk } from './simulated-disk.js'
 
 const seed = Number(process.env.HOLDFAST_SEED ?? Date.now() % 1e9)
-const runs = process.env.HOLDFAST_SOAK ? 20_000 : 1_500
+const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
+const runs = soak ? 50_000 : 1_500
+if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 
 const flags: OpenFlags[] = ['append', 'appendExisting', 'create', 'read']
 const path = fc.constantFrom(

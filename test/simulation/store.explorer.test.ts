@@ -1,6 +1,6 @@
 /** The real store, one system call at a time, through all interleavings of several processes (F1, F2, F13, F20, F31, F32; P1 to P3, P6):
  *  any process may be killed anywhere, and any may be taken for dead although it lives and goes on later. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import type { Backend } from '../../src/backend.js'
 import { census } from './census.js'
 import { type Bounds, type Coverage, type End, type Exploration, explore } from './explorer.js'
@@ -12,6 +12,7 @@ import { simulatedHost } from './simulated-host.js'
 import { encoded, increment, openStore } from './store-on-disk.js'
 
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
+if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 
 /** Two processes: every schedule with one preemption, one kill and one false verdict, and the first of those with two preemptions;
  *  three processes: as many as fit. */
