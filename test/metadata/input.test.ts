@@ -169,7 +169,7 @@ describe('INVALID_OPTION', () => {
     const read = (options: unknown) => recordsOf(session.read(foreign<ReadOptions>(options)))
     const calls: [string, () => unknown][] = [
       ['no function', () => store.withStoreLock(foreign<() => void>(7))],
-      ['no function', () => store.update('k', foreign<() => object>({ n: 2 }))],
+      ['no function', () => store.update('k', foreign<() => Record<string, unknown>>({ n: 2 }))],
       ['waitMs', () => store.withStoreLock((sessions) => void sessions.delete('k'), wait({ waitMs: -1 }))],
       ['waitMs', () => store.update('k', () => ({}), wait({ waitMs: 3_600_001 }))],
       ['signal', () => store.update('k', () => ({}), wait({ signal: {} }))],
