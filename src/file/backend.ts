@@ -238,7 +238,7 @@ class FileBackend implements Backend {
       this.#metadata.snapshotBytes < foldOnCloseBytesMax
     ) {
       // Only a convenience for the next open: whatever is in the way, the journal has everything.
-      await this.#metadata.checkpoint({ waitMs: 500 }).catch((error: unknown) => this.#vital.report('checkpoint', error))
+      await this.#metadata.checkpoint({ waitMs: 500 }).catch((error: unknown) => this.#vital.report('checkpoint-failed', error))
     }
     this.#transcripts.close()
     this.#metadata.close()

@@ -70,9 +70,9 @@ export class Calls {
   }
 
   /** Rejects those whose time is over. */
-  expire(late: (waitMs: number) => StoreError): void {
+  expire(late: (call: Call) => StoreError): void {
     const nowMs = this.#clock.monotonicMs()
-    for (const call of this.#take((waiting) => waiting.deadlineMs <= nowMs)) this.fail(call, late(call.waitMs))
+    for (const call of this.#take((waiting) => waiting.deadlineMs <= nowMs)) this.fail(call, late(call))
   }
 
   failAll(error: unknown): void {

@@ -11,12 +11,12 @@
  *  Calls made in the same turn of the event loop, or while a commit is under way, share one commit: one lock, one write, one sync. */
 import { errnoOf, ioError, isStoreError, StoreError } from '../errors.js'
 import type { Durability, WaitOptions } from '../types.js'
+import { encodeBatch, seqsOf } from './batch.js'
 import { type Call, Calls } from './calls.js'
 import type { Host } from './host.js'
 import { type Job, type LogOwner, Preparation } from './job.js'
 import type { Baton, Held } from './lock/baton.js'
 import type { Batch, LogFile } from './log/log-file.js'
-import { encodeLine } from './log/record.js'
 import { type Counters, channels } from './stats.js'
 
 export interface CommitterOptions {
@@ -102,8 +102,14 @@ export class Committer {
     }
   }
 
-  #expire(): void {
-    this.#calls.expire((waitMs) => this.#baton.timeout(waitMs))
+  /** @param told  the first one's error, when the lock has made it already. */
+  #expire(told?: StoreError): void {
+    let first = told
+    this.#calls.expire(({ waitMs, job }) => {
+      const error = first ?? this.#baton.timeout(waitMs, job.about)
+      first = undefined
+      return error
+    })
   }
 
   /** One attempt; synchronous, but for what has to be prepared. */
@@ -151,7 +157,8 @@ export class Committer {
       for (const waiting of jobs) this.#acknowledge(waiting, [], log, log.chain.seq)
       return undefined
     }
-    const batch = this.#encode(
+    const batch = encodeBatch(
+      this.#host,
       log,
       preamble.length > 0 ? [...preamble, ...bodies] : bodies,
       preamble.length === 0 && !jobs.some(({ job }) => job.system),
@@ -203,23 +210,6 @@ export class Committer {
       if (call.alone || call.job.system) break
     }
     return { jobs, bodies, counts }
-  }
-
-  #encode(log: LogFile, bodies: readonly string[], plain: boolean): Batch {
-    const writer = log.tag + this.#host.nonce(8)
-    const firstSeq = log.nextSeq
-    const synced = log.synced
-    const breaker = log.breaker()
-    let prev = log.chain.crc
-    let text = breaker
-    let left = bodies.length
-    let seq = firstSeq
-    for (const body of bodies) {
-      const { line, crc } = encodeLine(body, { seq: seq++, left: --left, synced, writer, prev })
-      text += line
-      prev = crc
-    }
-    return { bytes: Buffer.from(text), from: breaker.length, firstSeq, records: bodies.length, lastCrc: prev, writer, plain }
   }
 
   /** Steps 4 and 5. `found`: in, but not where it was expected. */
@@ -363,7 +353,7 @@ export class Committer {
 
   /** Steps 4 and 5 alone, for a record of the store's own, by somebody who holds the lock and has refreshed. True when it is in. */
   appendHeld(log: LogFile, bodies: readonly string[]): boolean {
-    const outcome = this.#write(log, this.#encode(log, bodies, false))
+    const outcome = this.#write(log, encodeBatch(this.#host, log, bodies, false))
     if (typeof outcome !== 'string') throw outcome
     return outcome !== 'void'
   }
@@ -393,17 +383,7 @@ export class Committer {
   }
 
   #lockRefused(error: unknown): void {
-    if (isStoreError(error, 'LOCK_TIMEOUT')) this.#expire()
+    if (isStoreError(error, 'LOCK_TIMEOUT')) this.#expire(error)
     else this.#failAll(error)
   }
-}
-
-/** Which sequence numbers each job got. */
-function seqsOf(counts: readonly number[], firstSeq: number): number[][] {
-  let seq = firstSeq
-  return counts.map((count) => {
-    const seqs: number[] = []
-    for (let at = 0; at < count; at++) seqs.push(seq++)
-    return seqs
-  })
 }

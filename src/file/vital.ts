@@ -34,18 +34,19 @@ export class Vital {
   poison(where: string, error: unknown): boolean {
     if (this.#poison) return false
     this.#poison = { where, error }
-    this.report('poisoned', error)
+    this.report('poisoned', error, { file: where })
     return true
   }
 
-  report(event: string, error: unknown): void {
-    if (channels.maintenance.hasSubscribers) channels.maintenance.publish({ event, error })
+  /** Tells who listens what has failed in the background. */
+  report(event: string, error: unknown, more?: object): void {
+    if (channels.maintenance.hasSubscribers) channels.maintenance.publish({ event, error, ...more })
   }
 
   /** Work that nobody waits for but `close`. Its failure is reported, not thrown. */
   track(work: Promise<unknown>): void {
     const guarded = work
-      .catch((error: unknown) => this.report('background', error))
+      .catch((error: unknown) => this.report('background-failed', error))
       .finally(() => {
         this.#background.delete(guarded)
       })

@@ -9,7 +9,7 @@
  *
  *  The lock decides who goes next. It does not decide whether data survives: that the log does (P3). */
 import { errnoOf, ioError, type StoreError } from '../../errors.js'
-import type { LockHolder, LockStatus } from '../../types.js'
+import type { LockStatus } from '../../types.js'
 import type { Host } from '../host.js'
 import { type Counters, channels } from '../stats.js'
 import { LockDirectory } from './directory.js'
@@ -26,6 +26,7 @@ export interface Held {
   readonly stage: string
   /** Whether anything has been. */
   used: boolean
+  readonly about: About | undefined
 }
 
 export interface BatonOptions {
@@ -98,8 +99,8 @@ export class Baton {
 
   /** Takes the lock if that can be done at once; undefined when it cannot. Never waits. */
   tryAcquire(does: string, about?: About): Held | undefined {
-    this.#about = about
     if (!this.#turnstile.enter()) return undefined
+    this.#about = about
     let held: Held | undefined
     try {
       held = this.#attempt(does)
@@ -115,11 +116,14 @@ export class Baton {
   async acquire(options: AcquireOptions): Promise<Held> {
     options.signal?.throwIfAborted()
     const startedMs = this.#host.clock.monotonicMs()
+    const atOnce = this.#turnstile.enter()
+    if (!atOnce) await this.#turnstile.wait(options, () => this.timeout(options.waitMs, options.about))
     this.#about = options.about
-    if (!this.#turnstile.enter()) await this.#turnstile.wait(options, () => this.timeout(options.waitMs))
     try {
-      const held = this.#attempt(options.does) ?? (await this.#contend(options))
-      this.#count(startedMs)
+      const first = this.#attempt(options.does)
+      const held = first ?? (await this.#contend(options))
+      this.#options.counters.lockAcquisitions++
+      if (!first || !atOnce) this.#countWait(startedMs)
       return held
     } catch (error) {
       this.#turnstile.leave()
@@ -148,7 +152,7 @@ export class Baton {
       // ENOENT: somebody took over. Anything else: the entry stays; we may take it again, and for others it expires.
       if (errnoOf(error) !== 'ENOENT') this.#unreleased = held.name
       counters.locksLost++
-      if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'lost', lock: label, token: held.n, ...this.#about })
+      if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'lost', lock: label, token: held.n, ...held.about })
     } finally {
       this.#turnstile.leave()
     }
@@ -195,7 +199,7 @@ export class Baton {
     const entry = parseEntry(names[0]!)
     if (!entry || names.length > 1) return { ...base, state: 'foreign', fencingToken: undefined, holder: undefined }
     if (entry.state === 'free') return { ...base, state: 'free', fencingToken: entry.n, holder: undefined }
-    return { ...base, state: 'held', fencingToken: entry.n, holder: this.#describe(entry, this.#judge(entry)) }
+    return { ...base, state: 'held', fencingToken: entry.n, holder: describeHolder(entry.holder, this.#judge(entry), this.#host) }
   }
 
   // — one attempt —
@@ -250,7 +254,7 @@ export class Baton {
     const n = from.n + 1
     const name = heldName(n, this.#prefix, clock.monotonicMs(), maxHoldMs, does, identity.host, this.#nonce)
     if (!this.#directory.change(from.name, name)) return undefined
-    this.#held = { name, n, stage: `${this.#directory.path}/${name}`, used: false }
+    this.#held = { name, n, stage: `${this.#directory.path}/${name}`, used: false, about: this.#about }
     return this.#held
   }
 
@@ -286,7 +290,7 @@ export class Baton {
       channels.lock.publish({
         event: 'takeover',
         lock: this.#options.label,
-        from: this.#describe(entry, verdict),
+        from: describeHolder(entry.holder, verdict, this.#host),
         token: entry.n + 1,
         ...this.#about,
       })
@@ -313,7 +317,7 @@ export class Baton {
       for (let napMs = 1; ; napMs = Math.min(napMsMax, napMs * 1.5)) {
         if (options.signal?.aborted) throw options.signal.reason
         const leftMs = options.deadlineMs - clock.monotonicMs()
-        if (leftMs <= 0) throw this.timeout(options.waitMs)
+        if (leftMs <= 0) throw this.timeout(options.waitMs, options.about)
         await clock.sleep(Math.min(leftMs, napMs * (0.5 + Number.parseInt(this.#host.nonce(4), 16) / 65_536)), wake.signal)
         if (wake.signal.aborted) wake = new AbortController()
         const held = this.#claim(options.does) ?? this.#attempt(options.does)
@@ -372,27 +376,22 @@ export class Baton {
     return { ticket: next.ticket, name: heldName(held.n + 1, holderPrefix(next.holder), nowMs, offerMs, offered, host, nonce) }
   }
 
-  #count(startedMs: number): void {
+  #countWait(startedMs: number): void {
     const { counters, label } = this.#options
     const waitedMs = this.#host.clock.monotonicMs() - startedMs
-    counters.lockAcquisitions++
     counters.lockWaits++
     counters.lockWaitMsTotal += waitedMs
     counters.lockWaitMsMax = Math.max(counters.lockWaitMsMax, waitedMs)
     if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'acquired', lock: label, waitedMs, ...this.#about })
   }
 
-  #describe(entry: Entry & { state: 'held' }, verdict: Verdict): LockHolder {
-    return describeHolder(entry.holder, verdict, this.#host)
-  }
-
   /** What to tell somebody who has waited long enough. */
-  timeout(waitMs: number): StoreError {
+  timeout(waitMs: number, about?: About): StoreError {
     const { counters, label } = this.#options
     counters.lockTimeouts++
     const blocker = this.#held ? undefined : this.#blocker
-    const holder = blocker && blocker.entry.state === 'held' ? this.#describe(blocker.entry, blocker.verdict) : undefined
-    if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'timeout', lock: label, holder, waitMs, ...this.#about })
+    const holder = blocker && blocker.entry.state === 'held' ? describeHolder(blocker.entry.holder, blocker.verdict, this.#host) : undefined
+    if (channels.lock.hasSubscribers) channels.lock.publish({ event: 'timeout', lock: label, holder, waitMs, ...about })
     return lockTimeout(label, waitMs, holder)
   }
 }

@@ -9,14 +9,14 @@ import { Committer, type CommitterOptions } from '../commit.js'
 import type { FileStat } from '../durable.js'
 import type { Host } from '../host.js'
 import { type Job, type LogOwner, Preparation } from '../job.js'
-import type { Baton, Held } from '../lock/baton.js'
+import type { About, Baton, Held } from '../lock/baton.js'
 import type { LogFile, LogPlace } from '../log/log-file.js'
 import type { Vital } from '../vital.js'
 import { type Cells, entryOf } from './cells.js'
 import { Checkpoint, type Folding, type MetadataPlaces } from './checkpoint.js'
 import { encodeOp, Journal } from './journal.js'
 import { loadPair } from './pair.js'
-import { type Change, MutatorView, Overlay, type ViewTools } from './view.js'
+import { aboutOf, type Change, MutatorView, Overlay, type ViewTools } from './view.js'
 
 export interface MetadataOptions extends CommitterOptions {
   readonly checkpoint: 'auto' | 'always'
@@ -96,7 +96,6 @@ export class Metadata implements LogOwner {
     return this.lastKnownSessionId(key) === sessionId
   }
 
-  /** The session that the key names; asks the disk. */
   async sessionIdOf(key: string): Promise<string | undefined> {
     return (await this.get(key))?.sessionId
   }
@@ -212,14 +211,14 @@ export class Metadata implements LogOwner {
   // — committing —
 
   /** Runs the mutator on state that nobody changes meanwhile, and commits what it changed. */
-  commit<R>(mutate: (sessions: View) => R, wait: WaitOptions, dropped?: (changes: readonly Change[]) => void): Promise<R> {
+  commit<R>(mutate: (sessions: View) => R, wait: WaitOptions, dropped?: (changes: readonly Change[]) => void, about?: About): Promise<R> {
     let value: R
     let changes: Change[] = []
     const job: Job<R> = {
       get about() {
         const [only] = changes
-        if (!only || changes.length > 1) return { keys: changes.map(({ key }) => key) }
-        return { key: only.key, sessionId: only.cell ? entryOf(only.cell).sessionId : only.dropped }
+        if (!only || changes.length > 1) return { ...about, keys: changes.map(({ key }) => key) }
+        return { ...about, ...aboutOf(only) }
       },
       run: () => {
         const overlay = new Overlay(this.#cells, this.#batch)
@@ -241,6 +240,9 @@ export class Metadata implements LogOwner {
   commitChange(decide: (get: (key: string) => Entry | undefined) => Change | undefined, wait: WaitOptions): Promise<void> {
     let change: Change | undefined
     const job: Job<void> = {
+      get about() {
+        return change ? aboutOf(change) : {}
+      },
       run: () => {
         change = decide((key) => {
           const cell = this.#batch.get(key)
@@ -311,7 +313,7 @@ export class Metadata implements LogOwner {
     const work = this.#fold(held).catch((error: unknown) => {
       // On a full disk, say: not at every commit anew.
       this.#foldFromBytes = journalBytes + (journalBytes >> 2)
-      this.#vital.report('checkpoint', error)
+      this.#vital.report('checkpoint-failed', error)
     })
     return { work, first: always }
   }
@@ -384,11 +386,6 @@ export class Metadata implements LogOwner {
     }
     if (!(await this.#checkpoint.run(held, folding))) return
     if (this.#journal === journal) this.#follow()
-  }
-
-  /** Whether nobody is in the middle of something. */
-  get idle(): boolean {
-    return this.#committer.idle
   }
 
   close(): void {

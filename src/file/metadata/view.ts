@@ -205,3 +205,8 @@ function entryJson(key: string, entry: Fields): string {
     })
   }
 }
+
+/** Whose session a change is about, for diagnostics. */
+export function aboutOf({ key, cell, dropped }: Change): { key: string; sessionId: string | undefined } {
+  return { key, sessionId: cell ? entryOf(cell).sessionId : dropped }
+}

@@ -1,8 +1,9 @@
-/** What a log that has been sealed as suspect is written anew from. */
+/** What a log is made from when it is not appended to: the one that follows a rotation, and the one that replaces a suspect one. */
 import { type Disk, readFully } from '../durable.js'
 import { Chain } from '../log/chain.js'
 import type { LogFile } from '../log/log-file.js'
 import { readInPieces } from '../log/pieces.js'
+import { encodeLine, type Header, type Seal, systemBody } from '../log/record.js'
 
 /** Every committed line up to the seal, byte for byte; the seal itself and what is void stay behind. undefined when there is no seal. */
 export async function committedLines(disk: Disk, log: LogFile, tag: string): Promise<Buffer[] | undefined> {
@@ -16,4 +17,18 @@ export async function committedLines(disk: Disk, log: LogFile, tag: string): Pro
   if (!chain.seal) return undefined
   const foreign = chain.foreign.bytes
   return foreign > 0 ? [readFully(disk, log.fd, 0, foreign), ...lines] : lines
+}
+
+/** The whole of the log of a session that goes on from another: a header with the ids that the old one remembers. */
+export function nextLog(old: { readonly sessionId: string }, seal: Seal, ids: NonNullable<Header['ids']>, writer: string): Buffer {
+  const header: Header = {
+    log: 'transcript',
+    version: 1,
+    key: seal.key!,
+    sessionId: seal.next!,
+    previous: old.sessionId,
+    ...(ids.length > 0 && { ids }),
+    createdAt: seal.at,
+  }
+  return Buffer.from(encodeLine(systemBody({ header }), { seq: 0, left: 0, synced: -1, writer, prev: 0 }).line)
 }

@@ -5,20 +5,21 @@
 import { crc32 } from 'node:zlib'
 import type { EncodedRecord } from '../../backend.js'
 import { errnoOf, isStoreError, StoreError } from '../../errors.js'
-import type { AppendOptions, AppendReceipt, RotateReceipt, WaitOptions } from '../../types.js'
+import type { AppendOptions, AppendReceipt, RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer, type CommitterOptions } from '../commit.js'
 import type { Host } from '../host.js'
 import type { Job } from '../job.js'
 import { Baton, type Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
-import { encodeLine, type Header, type Seal, systemBody, withId } from '../log/record.js'
+import { type Seal, systemBody, withId } from '../log/record.js'
 import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
 import { replaceFile } from '../stage.js'
 import type { Vital } from '../vital.js'
 import { Detours } from './detours.js'
-import { committedLines } from './rewrite.js'
+import { earlierReceipt } from './receipts.js'
+import { committedLines, nextLog } from './rewrite.js'
 import { Transcript, type TranscriptTools } from './transcript.js'
 
 export interface TranscriptsPlaces {
@@ -173,11 +174,9 @@ export class Transcripts {
   }
 
   /** The identity of a session is made inside the lock: two first messages meet in one session (F31). */
-  #mint(key: string, options: AppendOptions): Promise<string> {
-    return this.#metadata.commit((sessions) => (sessions.get(key) ?? sessions.set(key, {})).sessionId, {
-      signal: options.signal,
-      waitMs: options.waitMs,
-    })
+  #mint(key: string, { signal, waitMs, requestId, channelId }: AppendOptions): Promise<string> {
+    const mint = (sessions: SessionsView<Record<string, unknown>>) => (sessions.get(key) ?? sessions.set(key, {})).sessionId
+    return this.#metadata.commit(mint, { signal, waitMs }, undefined, { requestId, channelId })
   }
 
   #appendJob(transcript: Transcript, records: readonly EncodedRecord[], options: AppendOptions): Job<AppendReceipt> {
@@ -277,7 +276,13 @@ export class Transcripts {
     let ours = true
     try {
       await open.committer.submit(
-        { system: true, run: () => [systemBody({ seal })], result: () => undefined, alsoDurable: () => this.#nameDurable(open.transcript) },
+        {
+          system: true,
+          about: { key, sessionId },
+          run: () => [systemBody({ seal })],
+          result: () => undefined,
+          alsoDurable: () => this.#nameDurable(open.transcript),
+        },
         wait,
       )
     } catch (error) {
@@ -319,18 +324,7 @@ export class Transcripts {
     const log = transcript.log
     if (!log || disk.stat(path)) return
     if ((await this.#metadata.sessionIdOf(seal.key!)) !== transcript.sessionId) return
-    const ids = await transcript.allIds()
-    const header: Header = {
-      log: 'transcript',
-      version: 1,
-      key: seal.key!,
-      sessionId: seal.next!,
-      previous: transcript.sessionId,
-      ...(ids.length > 0 && { ids }),
-      createdAt: seal.at,
-    }
-    const { line } = encodeLine(systemBody({ header }), { seq: 0, left: 0, synced: -1, writer: this.#tag + this.#host.nonce(8), prev: 0 })
-    await this.#replace(held, path, [Buffer.from(line)])
+    await this.#replace(held, path, [nextLog(transcript, seal, await transcript.allIds(), this.#tag + this.#host.nonce(8))])
   }
 
   async #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
@@ -389,11 +383,6 @@ export class Transcripts {
     await this.#directorySync.run()
   }
 
-  get idle(): boolean {
-    for (const { committer } of this.#open.values()) if (!committer.idle) return false
-    return true
-  }
-
   close(): void {
     for (const { transcript } of this.#open.values()) transcript.forget()
     this.#open.clear()
@@ -402,13 +391,4 @@ export class Transcripts {
 
 function isMoved(error: unknown): boolean {
   return isStoreError(error, 'LOCK_LOST') && error.details.moved !== undefined
-}
-
-function earlierReceipt(transcript: Transcript, id: string): AppendReceipt | undefined {
-  // Somebody in this very batch has the same id: once that one has landed, this one finds it.
-  if (transcript.batch.ids.has(id)) throw transcript.comeBack()
-  const earlier = transcript.ids.get(id)
-  if (!earlier) return undefined
-  const { sessionId, seq, count } = earlier
-  return { sessionId, seq, seqs: Array.from({ length: count }, (_, at) => seq - count + 1 + at), duplicate: true }
 }

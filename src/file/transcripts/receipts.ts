@@ -1,0 +1,13 @@
+/** What a second append with the same idempotency id is told. */
+import type { AppendReceipt } from '../../types.js'
+import type { Transcript } from './transcript.js'
+
+/** The first append's receipt; undefined when there was none. @throws Preparation when that is not known yet. */
+export function earlierReceipt(transcript: Transcript, id: string): AppendReceipt | undefined {
+  // Somebody in this very batch has the same id: once that one has landed, this one finds it.
+  if (transcript.batch.ids.has(id)) throw transcript.comeBack()
+  const earlier = transcript.ids.get(id)
+  if (!earlier) return undefined
+  const { sessionId, seq, count } = earlier
+  return { sessionId, seq, seqs: Array.from({ length: count }, (_, at) => seq - count + 1 + at), duplicate: true }
+}
