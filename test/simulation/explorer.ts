@@ -29,6 +29,8 @@ export interface Exploration {
   readonly bounds: Bounds
   /** How much time a call takes, for what depends on how long somebody has had the lock. Default none: fewer states. */
   readonly callMs?: number
+  /** Everybody is told that everybody else is dead, so that every lock is taken away at once. Default false. */
+  readonly allLookDead?: boolean
   /** The checker cuts the power: what is durable distinguishes states, and a process may be killed in front of a sync. Default false. */
   readonly durability?: boolean
   /** Throws when an end is not as it must be. The disk is the checker's own. */
@@ -74,10 +76,12 @@ class Search implements Branching {
   private runs = 0
   private readonly unseen: ReadonlySet<string>
   readonly callMs: number
+  readonly allLookDead: boolean
 
   constructor(private readonly exploration: Exploration) {
     this.unseen = exploration.durability ? unseen : unseenWithPower
     this.callMs = exploration.callMs ?? 0
+    this.allLookDead = exploration.allLookDead ?? false
   }
 
   async all(): Promise<Coverage> {

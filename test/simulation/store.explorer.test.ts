@@ -70,7 +70,7 @@ async function madeStore(prepare?: (store: Backend) => Promise<unknown>): Promis
   return disk
 }
 
-async function check({ disk, facts }: End, before: readonly Deed[]): Promise<void> {
+async function assertBorneOutAtTheEnd({ disk, facts }: End, before: readonly Deed[]): Promise<void> {
   const host = simulatedHost(processDisk(disk, lastPid), { pid: lastPid })
   const found = await census(host, true)
   assertBorneOut([...before, ...deedsOf(facts)], found)
@@ -88,14 +88,8 @@ async function explored(
   before: readonly Deed[] = [],
   more: Partial<Exploration> = {},
 ): Promise<Coverage> {
-  const coverage = await explore({
-    disk,
-    programs,
-    prepared: true,
-    ...more,
-    bounds: bounds(programs.length),
-    check: (end) => check(end, before),
-  })
+  const check = (end: End) => assertBorneOutAtTheEnd(end, before)
+  const coverage = await explore({ disk, programs, prepared: true, bounds: bounds(programs.length), check, ...more })
   console.log(`${expect.getState().currentTestName}: ${JSON.stringify(coverage)}`)
   expect(coverage.preemptionsCovered).toBeGreaterThanOrEqual(programs.length > 2 ? 0 : 1)
   return coverage
@@ -197,6 +191,21 @@ describe('whatever the order of their system calls', () => {
     await explored(await madeStore(), [opening, opening], [], {
       prepared: false,
       bounds: { ...bounds(2), runsMax: soak ? 100_000 : 3_500 },
+    })
+  })
+})
+
+describe('with locks that stop nobody, since everybody takes everybody else for dead (P3),', () => {
+  test.each<[what: string, ...programs: Program[]]>([
+    ['three counts', program(counting), program(counting), program(counting)],
+    ['two first appends', program(appending('a')), program(appending('b,c'))],
+    ['an append and a rotation', program(appending('a')), program(rotating)],
+    ['counts and a checkpoint', program(counting), program(checkpointing), program(counting)],
+  ])('%s lose nothing', async (what, ...programs) => {
+    const first = what === 'two first appends'
+    await explored(await (first ? nothing() : written()), programs, first ? [] : earlier, {
+      allLookDead: true,
+      bounds: { ...bounds(programs.length), falseVerdicts: 0, ...(soak ? {} : { runsMax: 1_200 }) },
     })
   })
 })

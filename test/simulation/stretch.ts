@@ -14,6 +14,8 @@ export interface NextCall {
 export interface Branching {
   /** How much time a call takes. */
   readonly callMs: number
+  /** Everybody is told that everybody else is dead. */
+  readonly allLookDead: boolean
   /** Whether somebody has been here before. */
   wasSeen(state: State, process: number): boolean
   /** Others may run in front of this call. */
@@ -52,7 +54,9 @@ export class Stretch {
       },
       wakes: () => !this.stepped || able(this.now(), process).length === 0,
       truth: (pid) =>
-        pid === pidOf(process) || isAlive(task.state, pid) ? { exists: true, startTime: String(pid), zombie: false } : { exists: false },
+        pid === pidOf(process) || (isAlive(task.state, pid) && !branching.allLookDead)
+          ? { exists: true, startTime: String(pid), zombie: false }
+          : { exists: false },
     }
     this.machine = new Machine(pidOf(process), this.disk, log, scheduler, branching.callMs)
   }
