@@ -83,6 +83,17 @@ export function isStoreError(error: unknown, code?: ErrorCode): error is StoreEr
   )
 }
 
+/** The same error of a call of which something has been written before. */
+export function withEffectUnknown(error: StoreError): StoreError {
+  const text = error.message.slice(error.code.length + 1, error.hint ? -error.hint.length - 1 : undefined)
+  return new StoreError(error.code, text, {
+    effect: 'unknown',
+    details: error.details,
+    cause: error,
+    hint: 'Something of this call has been written before that was found; whether it counts shows when the file is put right.',
+  })
+}
+
 export function errnoOf(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
   return typeof code === 'string' && /^E[A-Z0-9]+$/.test(code) ? code : undefined

@@ -1,6 +1,6 @@
 /** The calls that wait for a commit, in the order in which they came. One that is aborted or too late leaves, and never runs later. */
 import type { Clock } from '../clock.js'
-import type { StoreError } from '../errors.js'
+import { type StoreError, withEffectUnknown } from '../errors.js'
 import type { WaitOptions } from '../types.js'
 import type { Job } from './job.js'
 
@@ -75,8 +75,9 @@ export class Calls {
     for (const call of this.#take((waiting) => waiting.deadlineMs <= nowMs)) this.fail(call, late(call))
   }
 
-  failAll(error: unknown): void {
-    for (const call of this.#queue.splice(0)) this.fail(call, error)
+  /** What a call has written in an earlier try may yet count, in a file that is no longer what it was. */
+  failAll(error: StoreError): void {
+    for (const call of this.#queue.splice(0)) this.fail(call, call.tries > 0 && error.kind === 'damaged' ? withEffectUnknown(error) : error)
   }
 
   fail(call: Call, error: unknown): void {

@@ -42,7 +42,6 @@ export class Committer {
   #wake: AbortController | undefined
   #waitingUntilMs = 0
   #preparations = 0
-  #tenure = -1
 
   constructor(host: Host, baton: Baton, owner: LogOwner, options: CommitterOptions) {
     this.#host = host
@@ -147,9 +146,8 @@ export class Committer {
 
   /** Steps 2 to 5 for as many callers as fit into one write. */
   #attempt(held: Held): Promise<void> | undefined {
-    const untouched = this.#tenure === this.#baton.tenure
-    const log = this.#owner.refresh(untouched)
-    this.#tenure = this.#baton.tenure
+    // Always: that nobody else has had the lock says nothing of somebody with an editor.
+    const log = this.#owner.refresh()
     const preamble = this.#owner.beginBatch(log)
     const { jobs, bodies, counts } = this.#runJobs(log)
     this.#preparations = 0

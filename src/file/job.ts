@@ -26,7 +26,7 @@ export interface LogOwner {
   /** Where its file is. */
   readonly directory: string
   /** Step 2: the log as it is now, ready to be appended to. May throw a StoreError, or one of the two signals below. */
-  refresh(untouched: boolean): LogFile
+  refresh(): LogFile
   /** Forgets what the last `run`s have prepared. What it returns goes before the callers' records: the header of a new log. */
   beginBatch(log: LogFile): readonly string[]
   /** Resolves when the directory entry of the log is on the disk. */

@@ -222,22 +222,6 @@ describe('releasing', () => {
     expect(a.counters.locksLost).toBe(1)
     expect(lock.entry).toBe(next.name)
   })
-
-  test('a streak has a name: it changes whenever somebody else may have had the lock', () => {
-    const lock = new LockDirectory()
-    const [a, b] = [lock.contender(), lock.contender()]
-    const take = ({ baton }: Contender) => {
-      baton.release(baton.tryAcquire('commit')!)
-      return baton.tenure
-    }
-    const first = take(a)
-    expect(take(a)).toBe(first)
-    take(b)
-    const second = take(a)
-    expect(second).not.toBe(first)
-    fs.rmSync(lock.path, { recursive: true })
-    expect(take(a)).not.toBe(second)
-  })
 })
 
 describe('waiting', () => {

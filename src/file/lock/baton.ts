@@ -62,8 +62,6 @@ const napMsMax = 5
 const probeEveryMs = 3
 
 export class Baton {
-  /** Names the streak of acquisitions between which nobody else had the lock: what was current then is current now. */
-  tenure = 0
   #host: Host
   #directory: LockDirectory
   #options: BatonOptions
@@ -259,7 +257,6 @@ export class Baton {
   }
 
   #newTenure(): void {
-    this.tenure++
     this.#tenureSinceMs = this.#host.clock.monotonicMs()
   }
 

@@ -27,7 +27,7 @@ type View = SessionsView<Record<string, unknown>>
 
 /** A journal smaller than this is not worth folding. */
 const journalBytesMin = 256 << 10
-const loadTriesMax = 200
+const loadTriesMax = 60
 const idleMs = 1_000
 const idleBytesMin = 32 << 10
 const idleBytesMax = 4 << 20
@@ -274,7 +274,8 @@ export class Metadata implements LogOwner {
     try {
       const value = mutate(view)
       if (typeof (value as { then?: unknown } | undefined)?.then === 'function') {
-        ;(value as unknown as Promise<unknown>).then(undefined, () => {}) // Its own failure is not our news.
+        // A promise's own failure is not our news. Another thenable is left alone: asking it would set it going under the lock.
+        if (value instanceof Promise) value.catch(() => {})
         throw new StoreError('ASYNC_MUTATOR', 'the mutator returned a promise.', {
           hint: 'Nothing was written. Mutators run under the lock and are synchronous: compute first, then change.',
         })

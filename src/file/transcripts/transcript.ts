@@ -83,9 +83,9 @@ export class Transcript implements LogOwner {
     return this.#ids.forHeader()
   }
 
-  refresh(untouched: boolean): LogFile {
+  refresh(): LogFile {
     this.#tools.vital.assertWritable()
-    const log = this.#current(untouched)
+    const log = this.#current()
     log.assertSound()
     const { seal } = log.chain
     if (seal?.reason === 'suspect') throw new Preparation('locked')
@@ -93,10 +93,10 @@ export class Transcript implements LogOwner {
     return log
   }
 
-  #current(untouched: boolean): LogFile {
+  #current(): LogFile {
     const log = this.#log
     if (!log || !this.#verified) return this.#open()
-    const freshness = untouched ? 'current' : log.refresh()
+    const freshness = log.refresh()
     if (freshness === 'current' || freshness === 'grown') {
       // A mutator may have deleted the key: then there is no seal yet to say so.
       if (!log.chain.seal && !this.#isNamed()) throw moved(this, undefined)
