@@ -219,7 +219,7 @@ test('expectedSeq lets exactly one in, across handles, reopening and rotation', 
   const error = await refusal(() => handles[1]!.session('k').append({ stale: true }, { expectedSeq: first }))
   expect(error).toMatchObject({ code: 'SEQ_CONFLICT', effect: 'none' })
   const base = Number(error.details.actualSeq)
-  // Sequence numbers of a key only grow: what was true of the old session cannot come true again in the new one.
+  // The new session counts from its own beginning.
   const fourth = await race(base)
   expect(fourth).toBeGreaterThan(base)
   expect(third).toBeGreaterThan(second)
