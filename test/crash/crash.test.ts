@@ -62,7 +62,7 @@ async function killTheProcess(cuts: readonly Cut[]): Promise<void> {
 describe.each(['auto', 'always'] as const)('cut short after any operation, with checkpoint %s,', (checkpoint) => {
   test.each(shortScenarios)('$name survives a power cut whole', async (scenario) => {
     const cuts = await cutsOf(scenario, { durability: 'power', checkpoint })
-    const said = await cutThePower(cuts, soak ? 300 : checkpoint === 'auto' ? 14 : 5, false)
+    const said = await cutThePower(cuts, soak ? 300 : checkpoint === 'auto' ? 10 : 4, false)
     console.log(`seed ${seed}: ${scenario.name}, ${checkpoint}: ${said}`)
   })
 
@@ -73,7 +73,7 @@ describe.each(['auto', 'always'] as const)('cut short after any operation, with 
 
   test.each(shortScenarios)('$name with durability process leaves a sound store after a power cut', async (scenario) => {
     const cuts = await cutsOf(scenario, { durability: 'process', checkpoint })
-    await cutThePower(cuts, soak ? 60 : 4, true)
+    await cutThePower(cuts, soak ? 60 : 3, true)
   })
 
   test(`${longScenario.name} survive a power cut at any moment`, async () => {

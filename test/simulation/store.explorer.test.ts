@@ -16,9 +16,9 @@ if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 
 /** Two processes: every schedule with one preemption, one kill and one false verdict, and the first of those with two preemptions;
  *  three processes: as many as fit. */
-function bounds(processes: number): Bounds {
+function bounds(): Bounds {
   if (soak) return { preemptions: 3, kills: 1, falseVerdicts: 2, runsMax: 100_000 }
-  return { preemptions: 2, kills: 1, falseVerdicts: 1, runsMax: processes > 2 ? 2_500 : 2_200 }
+  return { preemptions: 2, kills: 1, falseVerdicts: 1, runsMax: 1_500 }
 }
 
 type Part = (store: Backend, process: SimulatedProcess) => Promise<unknown>
@@ -89,7 +89,7 @@ async function explored(
   more: Partial<Exploration> = {},
 ): Promise<Coverage> {
   const check = (end: End) => assertBorneOutAtTheEnd(end, before)
-  const coverage = await explore({ disk, programs, prepared: true, bounds: bounds(programs.length), check, ...more })
+  const coverage = await explore({ disk, programs, prepared: true, bounds: bounds(), check, ...more })
   console.log(`${expect.getState().currentTestName}: ${JSON.stringify(coverage)}`)
   expect(coverage.preemptionsCovered).toBeGreaterThanOrEqual(programs.length > 2 ? 0 : 1)
   return coverage
@@ -190,7 +190,7 @@ describe('whatever the order of their system calls', () => {
     }
     await explored(await madeStore(), [opening, opening], [], {
       prepared: false,
-      bounds: { ...bounds(2), runsMax: soak ? 100_000 : 3_500 },
+      bounds: { ...bounds(), runsMax: soak ? 100_000 : 3_500 },
     })
   })
 })
@@ -205,7 +205,7 @@ describe('with locks that stop nobody, since everybody takes everybody else for 
     const first = what === 'two first appends'
     await explored(await (first ? nothing() : written()), programs, first ? [] : earlier, {
       allLookDead: true,
-      bounds: { ...bounds(programs.length), falseVerdicts: 0, ...(soak ? {} : { runsMax: 1_200 }) },
+      bounds: { ...bounds(), falseVerdicts: 0, ...(soak ? {} : { runsMax: 1_000 }) },
     })
   })
 })
