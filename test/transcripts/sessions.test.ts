@@ -24,17 +24,25 @@ describe.each(['power', 'process'] as const)('durability %s', (durability) => {
     expect(readFileSync(join(directory, 'sessions.journal.jsonl'), 'utf8')).toContain(sessionId)
   })
 
-  test('twenty first appends at once, by two handles, meet in one session', async () => {
+  test('twenty first appends by two handles, at once or a moment apart, meet in one session', async () => {
     // F31, P6
     const directory = storeDirectory()
     const handles = [await opened(directory, { durability }), await opened(directory, { durability })]
-    const receipts = await Promise.all(Array.from({ length: 20 }, (_, n) => handles[n % 2]!.session('k').append({ n })))
-    const { sessionId } = receipts[0]!
-    expect(new Set(receipts.map((receipt) => receipt.sessionId))).toEqual(new Set([sessionId]))
-    expect(readdirSync(join(directory, 'transcripts'))).toEqual([`${sessionId}.jsonl`])
-    const found = await handles[0]!.session('k').tail(50)
-    for (const [n, { seq }] of receipts.entries()) expect(found.find((stored) => stored.seq === seq)?.record).toEqual({ n })
-    expect(found).toHaveLength(20)
+    for (let apart = 0; apart < 8; apart++) {
+      const key = `k${apart}`
+      const ten = (by: number) => Array.from({ length: 10 }, (_, n) => handles[by]!.session(key).append({ by, n }))
+      const calls = ten(0)
+      for (let turns = 0; turns < apart * 4; turns++) await new Promise((resolve) => setImmediate(resolve))
+      const receipts = await Promise.all([...calls, ...ten(1)])
+      const { sessionId } = receipts[0]!
+      expect(new Set(receipts.map((receipt) => receipt.sessionId))).toEqual(new Set([sessionId]))
+      expect(await idOf(handles[0]!, key)).toBe(sessionId)
+      expect(readdirSync(join(directory, 'transcripts'))).toHaveLength(apart + 1)
+      const found = await handles[0]!.session(key).tail(50)
+      for (const [at, { seq }] of receipts.entries())
+        expect(found.find((stored) => stored.seq === seq)?.record).toEqual({ by: Math.floor(at / 10), n: at % 10 })
+      expect(found).toHaveLength(20)
+    }
   })
 })
 
