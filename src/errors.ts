@@ -83,14 +83,14 @@ export function isStoreError(error: unknown, code?: ErrorCode): error is StoreEr
   )
 }
 
-/** The same error of a call of which something has been written before. */
-export function withEffectUnknown(error: StoreError): StoreError {
+/** The same error of a call of which something has been written, or decided, before. */
+export function withEffectUnknown(error: StoreError, hint: string): StoreError {
   const text = error.message.slice(error.code.length + 1, error.hint ? -error.hint.length - 1 : undefined)
   return new StoreError(error.code, text, {
     effect: 'unknown',
     details: error.details,
     cause: error,
-    hint: 'Something of this call has been written before that was found; whether it counts shows when the file is put right.',
+    hint,
   })
 }
 

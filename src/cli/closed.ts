@@ -14,7 +14,7 @@ export async function* readClosed(store: string, sessionId: string, after: numbe
   // Archiving is a rename: a file that was in neither place when looked for has moved between the looks.
   for (const folder of ['transcripts', 'archive', 'transcripts', 'archive']) {
     const label = `${folder}/${sessionId}.jsonl`
-    const source: Source = { disk: nodeDisk, path: `${resolve(store)}/${label}`, label, tag }
+    const source: Source = { disk: nodeDisk, path: `${resolve(store)}/${label}`, label, tag, readers: new Set() }
     if (yield* readRange(source, { after, limit: Number.POSITIVE_INFINITY })) return nextOf(store, sessionId, tag)
   }
   return undefined

@@ -26,6 +26,7 @@ import { Metadata } from './metadata/metadata.js'
 import type { Change, ViewTools } from './metadata/view.js'
 import { type Counters, newCounters } from './stats.js'
 import { readRange, readTail, type Source } from './transcripts/reading.js'
+import { decided } from './transcripts/receipts.js'
 import { Transcripts } from './transcripts/transcripts.js'
 import { verifyStore } from './verify.js'
 import { Vital } from './vital.js'
@@ -112,6 +113,7 @@ class FileBackend implements Backend {
   #vital: Vital
   #tag: string
   #metadataBaton: Baton
+  #readers = new Set<() => void>()
 
   constructor(host: Host, places: StorePlaces, options: FileBackendOptions, counters: Counters, metadataBaton: Baton, tag: string) {
     this.#host = host
@@ -139,7 +141,10 @@ class FileBackend implements Backend {
     const result = await this.#metadata.commit(mutate, wait, (changes) => {
       dropped = changes
     })
-    if (dropped) await typed(this.#transcripts.archiveDropped(dropped, {}), 'archiving what was deleted', 'unknown')
+    if (dropped)
+      await typed(this.#transcripts.archiveDropped(dropped, wait), 'archiving what was deleted', 'unknown').catch((error: unknown) => {
+        throw decided(error)
+      })
     return result
   }
 
@@ -195,7 +200,8 @@ class FileBackend implements Backend {
   }
 
   #source(sessionId: string): Source {
-    return { disk: this.#host.disk, path: this.#transcripts.pathOf(sessionId), label: `transcripts/${sessionId}.jsonl`, tag: this.#tag }
+    const label = `transcripts/${sessionId}.jsonl`
+    return { disk: this.#host.disk, path: this.#transcripts.pathOf(sessionId), label, tag: this.#tag, readers: this.#readers }
   }
 
   async rotate(key: string, reason: string, wait: WaitOptions): Promise<RotateReceipt> {
@@ -240,6 +246,7 @@ class FileBackend implements Backend {
       // Only a convenience for the next open: whatever is in the way, the journal has everything.
       await this.#metadata.checkpoint({ waitMs: 500 }).catch((error: unknown) => this.#vital.report('checkpoint-failed', error))
     }
+    for (const letGo of this.#readers) letGo()
     this.#transcripts.close()
     this.#metadata.close()
   }

@@ -1,4 +1,6 @@
 /** What one write carries, as bytes. */
+import { StoreError } from '../errors.js'
+import type { Disk } from './durable.js'
 import type { Host } from './host.js'
 import type { Batch, LogFile } from './log/log-file.js'
 import { encodeLine } from './log/record.js'
@@ -29,5 +31,22 @@ export function seqsOf(counts: readonly number[], firstSeq: number): number[][] 
     const seqs: number[] = []
     for (let at = 0; at < count; at++) seqs.push(seq++)
     return seqs
+  })
+}
+
+const askForSpaceBytes = 32 << 10
+
+/** A large write that does not fit would take the last free bytes with it, and what is appended is never truncated: so ask first. */
+export function doesNotFit(
+  disk: Disk,
+  owner: { readonly label: string; readonly directory: string },
+  bytes: number,
+): StoreError | undefined {
+  if (bytes < askForSpaceBytes) return undefined
+  const free = disk.freeBytes?.(owner.directory)
+  if (free === undefined || free > bytes + askForSpaceBytes) return undefined
+  return new StoreError('DISK_FULL', `writing to ${owner.label}: ${bytes} bytes do not fit into the ${free} that are free.`, {
+    details: { file: owner.label, bytes, free },
+    hint: 'Nothing was written. Free space, then try again; what was acknowledged is intact.',
   })
 }

@@ -17,6 +17,8 @@ export interface Call {
   reject(reason: unknown): void
 }
 
+const writtenBefore = 'Something of this call was written before that was found; whether it counts shows when the file is put right.'
+
 export class Calls {
   #clock: Clock
   #waitMs: number
@@ -77,7 +79,8 @@ export class Calls {
 
   /** What a call has written in an earlier try may yet count, in a file that is no longer what it was. */
   failAll(error: StoreError): void {
-    for (const call of this.#queue.splice(0)) this.fail(call, call.tries > 0 && error.kind === 'damaged' ? withEffectUnknown(error) : error)
+    for (const call of this.#queue.splice(0))
+      this.fail(call, call.tries > 0 && error.kind === 'damaged' ? withEffectUnknown(error, writtenBefore) : error)
   }
 
   fail(call: Call, error: unknown): void {

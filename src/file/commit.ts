@@ -10,27 +10,22 @@
  *
  *  Calls made in the same turn of the event loop, or while a commit is under way, share one commit: one lock, one write, one sync. */
 import { errnoOf, ioError, isStoreError, StoreError } from '../errors.js'
-import type { Durability, WaitOptions } from '../types.js'
-import { encodeBatch, seqsOf } from './batch.js'
+import type { WaitOptions } from '../types.js'
+import { doesNotFit, encodeBatch, seqsOf } from './batch.js'
 import { type Call, Calls } from './calls.js'
 import type { Host } from './host.js'
-import { type Job, type LogOwner, Preparation } from './job.js'
+import { type CommitterOptions, type Job, type LogOwner, Preparation } from './job.js'
 import type { Baton, Held } from './lock/baton.js'
 import type { Batch, LogFile } from './log/log-file.js'
-import { type Counters, channels } from './stats.js'
+import { channels } from './stats.js'
 
-export interface CommitterOptions {
-  readonly durability: Durability
-  readonly waitMs: number
-  readonly does: string
-  readonly counters: Counters
-}
+/** `found`: in, but not where it was expected. */
+type Outcome = 'landed' | 'found' | 'void' | StoreError
 
 const jobsMax = 1_000
 const batchBytesMax = 8 << 20
 const triesMax = 64
 const preparationsMax = 200
-const askForSpaceBytes = 32 << 10
 
 export class Committer {
   #host: Host
@@ -155,13 +150,17 @@ export class Committer {
       for (const waiting of jobs) this.#acknowledge(waiting, [], log, log.chain.seq)
       return undefined
     }
-    const batch = encodeBatch(
-      this.#host,
-      log,
-      preamble.length > 0 ? [...preamble, ...bodies] : bodies,
-      preamble.length === 0 && !jobs.some(({ job }) => job.system),
-    )
-    const outcome = this.#write(log, batch)
+    const plain = preamble.length === 0 && !jobs.some(({ job }) => job.system)
+    let batch: Batch | undefined
+    let outcome: Outcome
+    try {
+      batch = encodeBatch(this.#host, log, preamble.length > 0 ? [...preamble, ...bodies] : bodies, plain)
+      outcome = this.#write(log, batch)
+    } catch (error) {
+      // They are in no queue any more: whoever is not told now, is never told.
+      for (const call of jobs) this.#calls.fail(call, ioError(error, `writing to ${this.#owner.label}`, batch ? 'unknown' : 'none'))
+      return undefined
+    }
     if (typeof outcome === 'object' || outcome === 'void') {
       this.#again(jobs, outcome, log)
       return undefined
@@ -186,6 +185,8 @@ export class Committer {
     let bytes = 0
     for (let call = this.#calls.first; call && jobs.length < jobsMax && bytes < batchBytesMax; call = this.#calls.first) {
       if (call.alone && jobs.length > 0) break
+      // Out of the line before it runs: it may abort signals, its own among them.
+      this.#calls.shift()
       try {
         const added = call.job.run(log)
         for (const body of added) {
@@ -194,15 +195,14 @@ export class Committer {
         }
         counts.push(added.length)
         jobs.push(call)
-        this.#calls.shift()
       } catch (error) {
         if (error instanceof Preparation) {
+          this.#calls.putBack([call])
           // Those before it go first; it comes back to be prepared.
           if (jobs.length > 0) break
           throw error
         }
-        this.#calls.shift()
-        this.#calls.fail(call, error)
+        void this.#refused(call, error, log)
       }
       // Nothing may stand behind a seal, not even in its own batch.
       if (call.alone || call.job.system) break
@@ -210,10 +210,10 @@ export class Committer {
     return { jobs, bodies, counts }
   }
 
-  /** Steps 4 and 5. `found`: in, but not where it was expected. */
-  #write(log: LogFile, batch: Batch): 'landed' | 'found' | 'void' | StoreError {
+  /** Steps 4 and 5. */
+  #write(log: LogFile, batch: Batch): Outcome {
     const { bytes } = batch
-    let failure = this.#tooLarge(bytes.length)
+    let failure = doesNotFit(this.#host.disk, this.#owner, bytes.length)
     if (failure) return failure
     try {
       const wrote = this.#host.disk.write(log.fd, bytes)
@@ -232,7 +232,15 @@ export class Committer {
     try {
       log.expect(batch.writer)
       log.readOn()
-      if (log.foundSeq >= 0 && log.speaksForPath()) return 'found'
+      if (log.foundSeq >= 0) {
+        if (log.speaksForPath()) return 'found'
+        if (!log.pathExists())
+          return new StoreError('LOG_CORRUPT', `${this.#owner.label} was taken away while it was written to.`, {
+            effect: 'unknown',
+            details: { file: this.#owner.label, seq: log.foundSeq },
+            hint: 'What was written is in the file that was moved away. Put it back, then read.',
+          })
+      }
     } catch (error) {
       if (errnoOf(error) === undefined && !isStoreError(error)) throw error
       if (failure)
@@ -242,17 +250,6 @@ export class Committer {
     if (failure) return failure
     this.#options.counters.conflicts++
     return 'void'
-  }
-
-  /** A large write that does not fit would take the last free bytes with it, and what is appended is never truncated: so ask first. */
-  #tooLarge(bytes: number): StoreError | undefined {
-    if (bytes < askForSpaceBytes) return undefined
-    const free = this.#host.disk.freeBytes?.(this.#owner.directory)
-    if (free === undefined || free > bytes + askForSpaceBytes) return undefined
-    return new StoreError('DISK_FULL', `writing to ${this.#owner.label}: ${bytes} bytes do not fit into the ${free} that are free.`, {
-      details: { file: this.#owner.label, bytes, free },
-      hint: 'Nothing was written. Free space, then try again; what was acknowledged is intact.',
-    })
   }
 
   #landed(jobs: readonly Call[], seqs: readonly number[][], log: LogFile, batch: Batch): void {
@@ -288,6 +285,19 @@ export class Committer {
       back.push(waiting)
     }
     this.#calls.putBack(back)
+  }
+
+  /** A call that wrote a void batch before and now refuses: `none` holds once what that batch lost to is on the disk. */
+  async #refused(call: Call, error: unknown, log: LogFile): Promise<void> {
+    if (call.tries > 0 && this.#options.durability === 'power') {
+      try {
+        await log.durable(log.chain.seq)
+      } catch (cause) {
+        this.#calls.fail(call, ioError(cause, `syncing ${this.#owner.label}`, 'unknown'))
+        return
+      }
+    }
+    this.#calls.fail(call, error)
   }
 
   /** `none` may only be said once the batch that won is itself on the disk. */

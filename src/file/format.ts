@@ -100,7 +100,7 @@ export async function giveBirth(host: Host, places: StorePlaces, baton: Baton, w
       await complete(host, places, held, tag)
     } catch (error) {
       // Somebody to whom the lock was lost does the same: then the stage is gone, or what we saw was half of what is there by now.
-      if (errnoOf(error) !== 'ENOENT' && !isComplete(host, places)) throw error
+      if (errnoOf(error) !== 'ENOENT' && !isComplete(host, places) && host.disk.stat(held.stage)) throw error
     } finally {
       baton.release(held)
     }

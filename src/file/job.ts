@@ -1,6 +1,16 @@
 /** What a commit is made of: callers' jobs, and the owner of the log they go to. */
+
+import type { Durability } from '../types.js'
 import type { Held } from './lock/baton.js'
 import type { LogFile } from './log/log-file.js'
+import type { Counters } from './stats.js'
+
+export interface CommitterOptions {
+  readonly durability: Durability
+  readonly waitMs: number
+  readonly does: string
+  readonly counters: Counters
+}
 
 /** One caller's part of a commit. */
 export interface Job<R> {

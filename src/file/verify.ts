@@ -1,5 +1,5 @@
 /** Looks at every file of a store, and changes nothing. */
-import { isStoreError } from '../errors.js'
+import { errnoOf, isStoreError } from '../errors.js'
 import type { Damage, FileReport, VerifyReport } from '../types.js'
 import type { Disk } from './durable.js'
 import { Chain } from './log/chain.js'
@@ -111,6 +111,7 @@ async function verifyLog(
   try {
     fd = disk.open(target.path, 'read')
   } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined
     return {
       report: empty(target),
       damage: {

@@ -26,7 +26,7 @@ const entries = {
 // Found: entries are believed as they stand. `../../elsewhere` makes a file outside the store; no session id is a TypeError of crc32.
 describe('an entry that the store cannot have written is damage, whoever has made it fit', () => {
   for (const [what, entry] of Object.entries(entries))
-    test.fails(what, async () => {
+    test(what, async () => {
       const store = join(dir, 'a', 'store')
       await (await SessionStore.open(store)).close()
       const snapshot = `{\n"k":${JSON.stringify(entry)}\n}\n`

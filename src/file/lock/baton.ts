@@ -238,6 +238,7 @@ export class Baton {
       try {
         if (!this.#emptyStage(held)) continue
       } catch (error) {
+        this.#unreleased = held.name // What cannot be emptied now, may be later: by us at once, by others when it has expired.
         throw ioError(error, `emptying the stage of ${this.#options.label}`, 'none')
       }
       this.#held = held

@@ -69,6 +69,8 @@ export class Chain {
   claimed = -1
   /** End of the last line whose fate is decided. */
   settled = 0
+  /** End of the last record that is in the log. */
+  end = 0
   /** Whether bytes without a newline follow the last line. */
   openTail = false
   header: Header | undefined
@@ -96,6 +98,7 @@ export class Chain {
     chain.userSeq = isSystem ? 0 : anchor.seq
     chain.claimed = claimed
     chain.settled = byteAfter
+    chain.end = byteAfter
     return chain
   }
 
@@ -106,6 +109,7 @@ export class Chain {
     this.crc = crc
     this.records += records
     this.settled += bytes
+    this.end = this.settled
     this.openTail = false
   }
 
@@ -130,7 +134,7 @@ export class Chain {
   /** Whoever says that something was on the disk has read it here before. */
   #checkClaims(): void {
     if (this.claimed > this.seq)
-      this.#damaged(`a record says that seq ${this.claimed} was on the disk, but the log ends at ${this.seq}`, this.settled, this.seq + 1)
+      this.#damaged(`a record says that seq ${this.claimed} was on the disk, but the log ends at ${this.seq}`, this.end, this.seq + 1)
   }
 
   /** The next lines that stand or fall together: a batch, whole or broken off; one line that is no record; undefined when bytes are lacking. */
@@ -159,16 +163,16 @@ export class Chain {
     const first = lines[0]!.mark
     for (const { mark } of lines) if (mark.synced > this.claimed) this.claimed = mark.synced
     if (this.seq < 0) {
-      if (first.prev === 0 && startsWith(bytes, lines[0]!.start, headerPrefix)) return this.#begin(lines, bytes, sink)
+      if (first.prev === 0 && startsWith(bytes, lines[0]!.start, headerPrefix)) return this.#begin(lines, bytes, base, sink)
       return this.#orphan(lines, base, sink)
     }
     if (this.seal) return this.#void('sealed', lines, base, sink)
-    if (first.seq === this.seq + 1 && first.prev === this.crc) return this.#accept(lines, bytes, sink)
+    if (first.seq === this.seq + 1 && first.prev === this.crc) return this.#accept(lines, bytes, base, sink)
     if (first.seq <= this.seq) return this.#void('superseded', lines, base, sink)
     this.#orphan(lines, base, sink)
   }
 
-  #begin(lines: readonly Line[], bytes: Buffer, sink: ChainSink): void {
+  #begin(lines: readonly Line[], bytes: Buffer, base: number, sink: ChainSink): void {
     const { start, mark } = lines[0]!
     this.header = readBody(bytes, start, mark).system?.header
     const named = this.header?.foreign
@@ -179,13 +183,14 @@ export class Chain {
       this.foreign = { lines: 0, bytes: 0, crc: 0 }
     }
     this.userSeq = this.foreign.lines
-    this.#accept(lines, bytes, sink)
+    this.#accept(lines, bytes, base, sink)
   }
 
-  #accept(lines: readonly Line[], bytes: Buffer, sink: ChainSink): void {
+  #accept(lines: readonly Line[], bytes: Buffer, base: number, sink: ChainSink): void {
     for (const { mark, start, end } of lines) {
       this.seq = mark.seq
       this.crc = mark.crc
+      this.end = base + end + 1
       this.records++
       if (!isSystemOnly(bytes, start)) this.userSeq = mark.seq
       else if (startsWith(bytes, start, sealPrefix)) this.seal = readBody(bytes, start, mark).system?.seal

@@ -210,6 +210,10 @@ export class LogFile {
     return found
   }
 
+  pathExists(): boolean {
+    return this.#place.disk.stat(this.#place.path) !== undefined
+  }
+
   /** @throws LOG_CORRUPT when the chain rule has found damage. */
   assertSound(): void {
     const { damage } = this.chain

@@ -1,4 +1,5 @@
 /** The entries in memory: each as the bytes it has on disk, parsed when somebody asks for it. Ten thousand sessions cost their bytes. */
+import { StoreError } from '../../errors.js'
 import type { Entry } from '../../types.js'
 
 export interface Cell {
@@ -13,8 +14,27 @@ export type Cells = Map<string, Cell>
 
 /** The entry, frozen to its depths: an in-place edit fails loudly instead of looking saved. */
 export function entryOf(cell: Cell): Entry {
-  cell.entry ??= deepFreeze(JSON.parse(cell.bytes.toString('utf8', cell.start, cell.end))) as Entry
+  cell.entry ??= deepFreeze(asEntry(JSON.parse(cell.bytes.toString('utf8', cell.start, cell.end))))
   return cell.entry
+}
+
+const sessionIdPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+/** Files are named by session id: one that the store cannot have minted must not become a path. Checked by hand, for it is on the way of
+ *  every first look at an entry. */
+function asEntry(value: unknown): Entry {
+  const entry = value as Entry | null
+  const sound =
+    typeof entry === 'object' &&
+    entry !== null &&
+    typeof entry.sessionId === 'string' &&
+    sessionIdPattern.test(entry.sessionId) &&
+    [entry.createdAt, entry.updatedAt, entry.revision].every(Number.isFinite)
+  if (sound) return entry
+  throw new StoreError('STORE_CORRUPT', 'the metadata holds an entry that this store cannot have written.', {
+    details: { file: 'sessions.json', entry: JSON.stringify(value)?.slice(0, 200) },
+    hint: 'Nothing was written. An entry has a sessionId (a UUID), createdAt, updatedAt and revision; put it right or restore the pair from the same moment.',
+  })
 }
 
 export function cellOf(entry: Entry, json: string): Cell {

@@ -5,10 +5,10 @@
  *  memory is that snapshot, and nothing is loaded again. */
 import { StoreError } from '../../errors.js'
 import type { Entry, SessionsView, WaitOptions } from '../../types.js'
-import { Committer, type CommitterOptions } from '../commit.js'
+import { Committer } from '../commit.js'
 import type { FileStat } from '../durable.js'
 import type { Host } from '../host.js'
-import { type Job, type LogOwner, Preparation } from '../job.js'
+import { type CommitterOptions, type Job, type LogOwner, Preparation } from '../job.js'
 import type { About, Baton, Held } from '../lock/baton.js'
 import type { LogFile, LogPlace } from '../log/log-file.js'
 import type { Vital } from '../vital.js'
@@ -52,6 +52,8 @@ export class Metadata implements LogOwner {
   #batch: Overlay = new Overlay(this.#cells)
   #loading: Promise<void> | undefined
   #stopIdle: (() => void) | undefined
+  /** The journal that is being rescued. */
+  #suspected: LogFile | undefined
 
   constructor(host: Host, baton: Baton, places: MetadataPlaces, options: MetadataOptions, vital: Vital, tools: ViewTools, tag: string) {
     this.#host = host
@@ -100,7 +102,6 @@ export class Metadata implements LogOwner {
     return (await this.get(key))?.sessionId
   }
 
-  /** One moment's entries. */
   async cells(): Promise<Cells> {
     await this.#fresh()
     return new Map(this.#cells)
@@ -334,7 +335,9 @@ export class Metadata implements LogOwner {
   }
 
   suspect(error: unknown): void {
-    if (!this.#vital.poison(this.label, error)) return
+    this.#vital.poison(this.label, error)
+    if (this.#suspected === this.#journal) return
+    this.#suspected = this.#journal
     // Everything goes into fresh files before anyone chains on pages that may be gone. Best effort: the disk is already failing.
     this.#vital.track(
       this.#committer.exclusively('rescue', {}, async (held) => {

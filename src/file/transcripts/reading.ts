@@ -1,5 +1,5 @@
 /** Reading a transcript: no lock, no memory of earlier reads; what was acknowledged before the call is in it. */
-import { errnoOf, ioError } from '../../errors.js'
+import { errnoOf, ioError, StoreError } from '../../errors.js'
 import type { StoredRecord } from '../../types.js'
 import { type Disk, readFully } from '../durable.js'
 import { Chain, type ChainSink } from '../log/chain.js'
@@ -14,6 +14,8 @@ export interface Source {
   readonly path: string
   readonly label: string
   readonly tag: string
+  /** How to let go of the files that are being read; for when the store is closed under somebody who does not go on. */
+  readonly readers: Set<() => void>
 }
 
 export interface Range {
@@ -36,16 +38,16 @@ function openSource(source: Source): number | undefined {
   }
 }
 
-/** @throws LOG_CORRUPT  after everything before the damage has been handed out. */
+/** @throws LOG_CORRUPT  after everything before the damage has been handed out · STORE_CLOSED  when the store has been closed meanwhile. */
 export async function* readRange(source: Source, range: Range): AsyncGenerator<StoredRecord, boolean> {
-  const { disk } = source
   const fd = openSource(source)
   if (fd === undefined) return false
+  const reader = openReader(source, fd)
   try {
-    const { size } = disk.fstat(fd)
+    const { size } = source.disk.fstat(fd)
     let left = range.limit
     if (left <= 0) return true
-    for await (const raw of range.after > 0 ? rawsAfter(source, fd, size, range) : rawsFromStart(source, fd, size, range)) {
+    for await (const raw of range.after > 0 ? rawsAfter(reader, fd, size, range) : rawsFromStart(reader, fd, size, range)) {
       if (raw.seq <= range.after) continue
       range.signal?.throwIfAborted()
       yield parsed(raw)
@@ -53,8 +55,27 @@ export async function* readRange(source: Source, range: Range): AsyncGenerator<S
     }
     return true
   } finally {
-    disk.close(fd)
+    reader.letGo()
   }
+}
+
+/** The source with a descriptor that is closed once, and not read from afterwards: its number may be another file's by then. */
+function openReader(source: Source, fd: number): Source & { letGo(): void } {
+  let open = true
+  const letGo = () => {
+    source.readers.delete(letGo)
+    if (open) source.disk.close(fd)
+    open = false
+  }
+  source.readers.add(letGo)
+  const disk: Disk = {
+    ...source.disk,
+    read(...of) {
+      if (open) return source.disk.read(...of)
+      throw new StoreError('STORE_CLOSED', 'the store has been closed while it was read.', { hint: 'Nothing was done. Open it again.' })
+    },
+  }
+  return { ...source, disk, letGo }
 }
 
 /** Goes back from the end only as far as `after`. */

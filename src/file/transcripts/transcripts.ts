@@ -6,20 +6,20 @@ import { crc32 } from 'node:zlib'
 import type { EncodedRecord } from '../../backend.js'
 import { errnoOf, isStoreError, StoreError } from '../../errors.js'
 import type { AppendOptions, AppendReceipt, RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
-import { Committer, type CommitterOptions } from '../commit.js'
+import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
-import type { Job } from '../job.js'
+import type { CommitterOptions } from '../job.js'
 import { Baton, type Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
-import { type Seal, systemBody, withId } from '../log/record.js'
+import { type Seal, systemBody } from '../log/record.js'
 import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
-import { replaceFile } from '../stage.js'
 import type { Vital } from '../vital.js'
+import { appendJob } from './append.js'
 import { Detours } from './detours.js'
-import { earlierReceipt } from './receipts.js'
-import { committedLines, nextLog } from './rewrite.js'
+import { decided } from './receipts.js'
+import { nextLog, putLog, rewriteLog } from './rewrite.js'
 import { Transcript, type TranscriptTools } from './transcript.js'
 
 export interface TranscriptsPlaces {
@@ -31,6 +31,8 @@ export interface TranscriptsPlaces {
 interface Open {
   readonly transcript: Transcript
   readonly committer: Committer
+  /** Calls that are in the middle of something with it, lock or no lock. */
+  pins: number
 }
 
 const slots = 64
@@ -50,6 +52,8 @@ export class Transcripts {
   #batons = new Map<number, Baton>()
   #open = new Map<string, Open>()
   #detours: Detours
+  /** Appends that have been submitted and not answered: who comes after them goes where they went, and is moved behind them. */
+  #ahead = new Map<string, { readonly open: Open; calls: number }>()
   #directorySync: SharedSync
 
   constructor(
@@ -78,7 +82,7 @@ export class Transcripts {
       directory: places.transcripts,
       names: (key, sessionId) => metadata.names(key, sessionId),
       reloadNames: () => metadata.reload(),
-      rewrite: (transcript, log, held) => this.#rewrite(transcript, log, held),
+      rewrite: async (transcript, log, held) => void (await this.#rewrite(transcript, log, held)),
       rescue: (transcript, error) => this.#rescue(transcript, error),
       syncDirectory: () => this.#directorySync.run(),
     }
@@ -117,22 +121,20 @@ export class Transcripts {
     const place = { disk: this.#host.disk, path: this.pathOf(sessionId), label, tag: this.#tag, counters: this.#options.counters }
     const transcript = new Transcript(sessionId, key, place, this.#tools)
     const committer = new Committer(this.#host, this.baton(crc32(sessionId) % slots), transcript, this.#options)
-    const open = { transcript, committer }
+    const open: Open = { transcript, committer, pins: 0 }
     this.#open.set(sessionId, open)
     if (this.#open.size > openMax) this.#evict()
     return open
   }
 
   #evict(): void {
-    for (const [sessionId, { transcript, committer }] of this.#open) {
+    for (const [sessionId, { transcript, committer, pins }] of this.#open) {
       if (this.#open.size <= openMax) return
-      if (!committer.idle || transcript.busy) continue
+      if (pins > 0 || !committer.idle || transcript.busy) continue
       transcript.forget()
       this.#open.delete(sessionId)
     }
   }
-
-  // — appending —
 
   /** Lands in the order of the calls; see detours.ts. */
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
@@ -151,18 +153,27 @@ export class Transcripts {
           if (this.#metadata.lastKnownSessionId(key) === undefined) await this.#mint(key, options)
           continue
         }
-        const open = this.#of(sessionId, key)
-        const submitted = open.committer.submit(this.#appendJob(open.transcript, records, options), options)
+        const ahead = inLine ? undefined : this.#ahead.get(key)
+        const open = ahead?.open ?? this.#of(sessionId, key)
+        const mark = ahead ?? { open, calls: 0 }
+        mark.calls++
+        this.#ahead.set(key, mark)
+        const submitted = open.committer.submit(
+          appendJob(open.transcript, records, options, () => this.#nameDurable(open.transcript)),
+          options,
+        )
         if (inLine) this.#detours.leave(key)
         inLine = false
         try {
           return await submitted
         } catch (error) {
           if (!isMoved(error)) throw error
+        } finally {
+          if (--mark.calls === 0 && this.#ahead.get(key) === mark) this.#ahead.delete(key)
         }
         await this.#detours.enter(key, options)
         inLine = true
-        if (this.#open.get(sessionId) === open) await this.#finish(open, options)
+        if (this.#open.get(open.transcript.sessionId) === open) await this.#finish(open, options)
       }
     } finally {
       if (inLine) this.#detours.leave(key)
@@ -179,72 +190,48 @@ export class Transcripts {
     return this.#metadata.commit(mint, { signal, waitMs }, undefined, { requestId, channelId })
   }
 
-  #appendJob(transcript: Transcript, records: readonly EncodedRecord[], options: AppendOptions): Job<AppendReceipt> {
-    const { id, expectedSeq } = options
-    const { sessionId, key } = transcript
-    let earlier: AppendReceipt | undefined
-    return {
-      about: { key, sessionId, requestId: options.requestId, channelId: options.channelId },
-      run: () => {
-        const { batch } = transcript
-        earlier = id === undefined ? undefined : earlierReceipt(transcript, id)
-        if (earlier) return []
-        if (expectedSeq !== undefined && expectedSeq !== batch.userSeq && expectedSeq !== batch.next - 1)
-          throw new StoreError('SEQ_CONFLICT', `${transcript.label}: expected seq ${expectedSeq}, found ${batch.userSeq}.`, {
-            details: { sessionId, key, expectedSeq, actualSeq: batch.userSeq },
-            hint: 'Nothing was written. Read what has been added since, then decide again.',
-          })
-        if (id !== undefined) batch.ids.add(id)
-        batch.next += records.length
-        batch.userSeq = batch.next - 1
-        return records.map(({ json }, at) => (id !== undefined && at === 0 ? withId(json, id, records.length) : json))
-      },
-      applied: (seqs) => {
-        if (id !== undefined && !earlier) transcript.remember(id, { sessionId, seq: seqs[seqs.length - 1]!, count: seqs.length })
-      },
-      result: (seqs) => earlier ?? { sessionId, seq: seqs[seqs.length - 1]!, seqs, duplicate: false },
-      dependsOn: () => (earlier?.sessionId === sessionId ? earlier.seq : -1),
-      alsoDurable: () => this.#nameDurable(transcript),
-    }
-  }
-
   /** The metadata record that named this session may itself not be on the disk yet; once seen there, it stays. */
   #nameDurable(transcript: Transcript): Promise<void> | undefined {
     if (transcript.nameIsDurable) return undefined
     const pending = this.#metadata.durable()
     if (!pending) transcript.nameIsDurable = true
-    return pending?.then(() => {
-      transcript.nameIsDurable = true
-    })
+    return pending?.then(
+      () => {
+        transcript.nameIsDurable = true
+      },
+      (error: unknown) => {
+        this.#metadata.suspect(error)
+        throw error
+      },
+    )
   }
 
-  // — closing —
-
   /** Gives the key a new session. */
-  async rotate(key: string, reason: string, wait: WaitOptions): Promise<RotateReceipt> {
-    for (let moves = 0; moves < movesMax; moves++) {
-      const sessionId = await this.#metadata.sessionIdOf(key)
-      if (!sessionId)
-        throw new StoreError('NOT_FOUND', `there is no session ${JSON.stringify(key)} to rotate.`, {
-          details: { key },
-          hint: 'Nothing was written.',
-        })
-      const next = this.#host.mintId()
-      if (await this.#seal(sessionId, key, { reason: 'rotated', next, key, why: reason, at: this.#host.clock.wallMs() }, wait))
-        return { sessionId: next, previousSessionId: sessionId }
-    }
-    throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced by others all the time.`, {
+  async rotate(key: string, why: string, wait: WaitOptions): Promise<RotateReceipt> {
+    let next = ''
+    const closed = await this.#close(key, wait, () => {
+      next = this.#host.mintId()
+      return { reason: 'rotated', next, key, why, at: this.#host.clock.wallMs() }
+    })
+    if (closed) return { sessionId: next, previousSessionId: closed }
+    throw new StoreError('NOT_FOUND', `there is no session ${JSON.stringify(key)} to rotate.`, {
       details: { key },
-      hint: 'Try again.',
+      hint: 'Nothing was written.',
     })
   }
 
   /** Removes the key; its transcript goes to the archive. */
   async delete(key: string, wait: WaitOptions): Promise<boolean> {
+    const closed = await this.#close(key, wait, () => ({ reason: 'deleted', key, at: this.#host.clock.wallMs() }))
+    return closed !== undefined
+  }
+
+  /** The session that was closed by this very call; undefined when the key names none. */
+  async #close(key: string, wait: WaitOptions, seal: () => Seal): Promise<string | undefined> {
     for (let moves = 0; moves < movesMax; moves++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
-      if (!sessionId) return false
-      if (await this.#seal(sessionId, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)) return true
+      if (!sessionId) return undefined
+      if (await this.#seal(sessionId, key, seal(), wait)) return sessionId
     }
     throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced by others all the time.`, {
       details: { key },
@@ -273,6 +260,16 @@ export class Transcripts {
   /** True when this call's seal is the one that stands. */
   async #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
     const open = this.#of(sessionId, key)
+    open.pins++
+    try {
+      return await this.#sealAndFinish(open, key, seal, wait)
+    } finally {
+      open.pins--
+    }
+  }
+
+  async #sealAndFinish(open: Open, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
+    const { sessionId } = open.transcript
     let ours = true
     try {
       await open.committer.submit(
@@ -289,17 +286,30 @@ export class Transcripts {
       if (!isMoved(error)) throw error
       ours = false
     }
-    await this.#detours.enter(key, wait)
     try {
-      if (this.#open.get(sessionId) === open) await this.#finish(open, wait)
-    } finally {
-      this.#detours.leave(key)
+      await this.#detours.enter(key, wait)
+      try {
+        if (this.#open.get(sessionId) === open) await this.#finish(open, wait)
+      } finally {
+        this.#detours.leave(key)
+      }
+    } catch (error) {
+      throw ours ? decided(error) : error
     }
     return ours
   }
 
   /** Does what the seal of a log says, from wherever an earlier finisher has left it. */
   async #finish(open: Open, wait: WaitOptions): Promise<void> {
+    open.pins++
+    try {
+      await this.#bringToItsEnd(open, wait)
+    } finally {
+      open.pins--
+    }
+  }
+
+  async #bringToItsEnd(open: Open, wait: WaitOptions): Promise<void> {
     const { transcript } = open
     const { sessionId } = transcript
     const seal = transcript.sealed
@@ -307,7 +317,12 @@ export class Transcripts {
       const key = seal.key ?? transcript.key
       // Whoever wrote the seal may have died before it was on the disk; what follows must not get there first.
       await transcript.log?.durable(transcript.log.chain.seq)
-      if (seal.reason === 'rotated') await open.committer.exclusively('rotate', wait, (held) => this.#makeNext(transcript, seal, held))
+      // Before the metadata names it; as often as the lock is lost over it.
+      for (let tries = 0; seal.reason === 'rotated'; tries++) {
+        if (await open.committer.exclusively('rotate', wait, (held) => this.#makeNext(transcript, seal, held))) break
+        if (tries >= movesMax)
+          throw new StoreError('LOCK_LOST', `the lock of ${transcript.label} is lost again and again.`, { hint: 'Try again.' })
+      }
       await this.#renameKey(key, sessionId, seal.next, wait)
       // Before the archive has it, and whatever durability we were opened with: a power cut must not leave a key whose session is gone.
       await this.#metadata.durable(true)
@@ -318,13 +333,17 @@ export class Transcripts {
   }
 
   /** The new session's log, with the ids that the old one remembers. Made before the metadata names it. */
-  async #makeNext(transcript: Transcript, seal: Seal, held: Held): Promise<void> {
+  async #makeNext(transcript: Transcript, seal: Seal, held: Held): Promise<boolean> {
     const { disk } = this.#host
     const path = this.pathOf(seal.next!)
-    const log = transcript.log
-    if (!log || disk.stat(path)) return
-    if ((await this.#metadata.sessionIdOf(seal.key!)) !== transcript.sessionId) return
-    await this.#replace(held, path, [nextLog(transcript, seal, await transcript.allIds(), this.#tag + this.#host.nonce(8))])
+    if ((await this.#metadata.sessionIdOf(seal.key!)) !== transcript.sessionId) return true
+    if (disk.stat(path)) {
+      // Whoever made it may have died before its name was on the disk.
+      await this.#directorySync.run()
+      return true
+    }
+    const next = nextLog(transcript, seal, await transcript.allIds(), this.#tag + this.#host.nonce(8))
+    return putLog(this.#host, held, path, [next], this.#directorySync)
   }
 
   async #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
@@ -349,7 +368,9 @@ export class Transcripts {
     await this.#directorySync.run()
   }
 
-  // — after a failed sync —
+  #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<boolean> {
+    return rewriteLog(this.#host, held, this.pathOf(transcript.sessionId), log, this.#tag, this.#directorySync)
+  }
 
   #rescue(transcript: Transcript, error: unknown): void {
     this.#vital.poison(transcript.label, error)
@@ -364,23 +385,6 @@ export class Transcripts {
         await this.#rewrite(transcript, log, held)
       }),
     )
-  }
-
-  /** Puts the rewritten log in place. */
-  async #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<void> {
-    const slices = await committedLines(this.#host.disk, log, this.#tag)
-    if (slices) await this.#replace(held, this.pathOf(transcript.sessionId), slices)
-  }
-
-  /** When the lock is lost the stage is gone, and nothing happens. */
-  async #replace(held: Held, path: string, slices: readonly Buffer[]): Promise<void> {
-    try {
-      await replaceFile(this.#host, held, path, slices)
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return
-      throw error
-    }
-    await this.#directorySync.run()
   }
 
   close(): void {

@@ -1,0 +1,43 @@
+/** One append, as a part of a commit. */
+import type { EncodedRecord } from '../../backend.js'
+import { StoreError } from '../../errors.js'
+import type { AppendOptions, AppendReceipt } from '../../types.js'
+import type { Job } from '../job.js'
+import { withId } from '../log/record.js'
+import { earlierReceipt } from './receipts.js'
+import type { Transcript } from './transcript.js'
+
+/** @param nameDurable  what else must be on the disk: the metadata record that names the session. */
+export function appendJob(
+  transcript: Transcript,
+  records: readonly EncodedRecord[],
+  options: AppendOptions,
+  nameDurable: () => Promise<void> | undefined,
+): Job<AppendReceipt> {
+  const { id, expectedSeq } = options
+  const { sessionId, key } = transcript
+  let earlier: AppendReceipt | undefined
+  return {
+    about: { key, sessionId, requestId: options.requestId, channelId: options.channelId },
+    run: () => {
+      const { batch } = transcript
+      earlier = id === undefined ? undefined : earlierReceipt(transcript, id)
+      if (earlier) return []
+      if (expectedSeq !== undefined && expectedSeq !== batch.userSeq && expectedSeq !== batch.next - 1)
+        throw new StoreError('SEQ_CONFLICT', `${transcript.label}: expected seq ${expectedSeq}, found ${batch.userSeq}.`, {
+          details: { sessionId, key, expectedSeq, actualSeq: batch.userSeq },
+          hint: 'Nothing was written. Read what has been added since, then decide again.',
+        })
+      if (id !== undefined) batch.ids.add(id)
+      batch.next += records.length
+      batch.userSeq = batch.next - 1
+      return records.map(({ json }, at) => (id !== undefined && at === 0 ? withId(json, id, records.length) : json))
+    },
+    applied: (seqs) => {
+      if (id !== undefined && !earlier) transcript.remember(id, { sessionId, seq: seqs[seqs.length - 1]!, count: seqs.length })
+    },
+    result: (seqs) => earlier ?? { sessionId, seq: seqs[seqs.length - 1]!, seqs, duplicate: false },
+    dependsOn: () => (earlier?.sessionId === sessionId ? earlier.seq : -1),
+    alsoDurable: nameDurable,
+  }
+}
