@@ -173,3 +173,94 @@ export interface SessionsView<T extends object> {
   entries(): IterableIterator<[string, Entry<T>]>
   readonly size: number
 }
+
+// — turns —
+
+/** What a request does when the key's conversation is busy. queue: waits for its turn · reject: TURN_BUSY at once, nothing written ·
+ *  coalesce: leaves its input for the active turn · interrupt: aborts the active turn, waits for it to settle, then runs. */
+export type WhenBusy = 'queue' | 'reject' | 'coalesce' | 'interrupt'
+
+export type TurnState = 'queued' | 'active' | 'completed' | 'failed' | 'interrupted' | 'rejected' | 'coalesced'
+
+export interface TurnOptions extends WaitOptions {
+  /** Idempotency key of the request, 1 to 256 characters: a completed one is not run again, its result is returned. Default: a fresh one. */
+  requestId?: string | undefined
+  /** Where the request came from, for logs and `turns()`; 1 to 256 characters. */
+  channelId?: string | undefined
+  /** Which global lane it runs in. Default `main`. */
+  lane?: string | undefined
+  /** Default `queue`. */
+  whenBusy?: WhenBusy | undefined
+  /** Appended, durably, before the turn waits for anything (with `reject`: together with its start). */
+  input?: TranscriptRecord | readonly TranscriptRecord[] | undefined
+  /** 100 to 86,400,000 ms without progress, default 1,020,000. Then `turn.signal` aborts, and another process may take over. */
+  maxTurnMs?: number | undefined
+  /** How long to wait for the key and the lane, ms. Default 1,200,000: longer than a legal turn (F10). */
+  waitMs?: number | undefined
+}
+
+/** One unit of agent work on one session: exclusive per key across all processes. */
+export interface Turn {
+  readonly key: string
+  readonly sessionId: string
+  /** Grows by one per turn of the session; the fencing token of everything that is appended through the turn. */
+  readonly turn: number
+  readonly requestId: string
+  readonly channelId: string | undefined
+  readonly lane: string
+  /** 1, or more when earlier attempts of this request were interrupted or failed. */
+  readonly attempt: number
+  /** Aborts when the turn is interrupted, its lease is lost, its time is over or its caller has aborted; `reason` says which. */
+  readonly signal: AbortSignal
+  /** The request's own input, as stored. */
+  readonly inputs: readonly StoredRecord[]
+  /** As `Session.append`, and counts as progress.
+   *  @throws TURN_LOST  effect none: another turn has begun since, or the session was rotated. */
+  append(records: TranscriptRecord | readonly TranscriptRecord[], options?: AppendOptions): Promise<AppendReceipt>
+  /** The last records of the conversation as this turn should see it: inputs stand where they were taken, those that wait for other turns
+   *  are left out. */
+  tail(count: number): Promise<StoredRecord[]>
+  /** Takes what other requests have left for this turn, those that waited when it began among them; each is handed out once. */
+  pending(): Promise<StoredRecord[]>
+  /** Progress without an append: `maxTurnMs` starts anew. */
+  heartbeat(): void
+}
+
+export interface TurnResult<R = unknown> {
+  /** completed: the function has run to its end · interrupted: it was aborted, and returned nevertheless · coalesced: the input is in the
+   *  transcript and the active turn's to answer · duplicate: this request was answered before (or meanwhile); here is that result. */
+  readonly outcome: 'completed' | 'interrupted' | 'coalesced' | 'duplicate'
+  /** The turn that did it; of a coalesced input the active one. */
+  readonly turn: number
+  readonly sessionId: string
+  readonly requestId: string
+  readonly attempt: number
+  /** Of the input, then of what the turn appended. */
+  readonly seqs: readonly number[]
+  /** What the function returned; of a duplicate, what JSON keeps of it. */
+  readonly value: R | undefined
+}
+
+export interface TurnStatus {
+  readonly key: string
+  readonly sessionId: string | undefined
+  readonly turn: number | undefined
+  readonly requestId: string
+  readonly channelId: string | undefined
+  readonly lane: string
+  readonly state: TurnState
+  /** 0 for the active one, then 1, 2…; undefined when it is over. */
+  readonly position: number | undefined
+  /** Since when it is in this state, epoch ms. */
+  readonly since: number
+  readonly ageMs: number
+  /** Whose process; undefined for one that is over. */
+  readonly holder: { readonly pid: number; readonly host: string; readonly verdict: string; readonly why: string } | undefined
+}
+
+export interface TurnsOptions {
+  /** Only this key's; then those that are over are listed, too, newest first. */
+  key?: string | undefined
+  /** At most so many that are over. Default 50. */
+  limit?: number | undefined
+}
