@@ -285,6 +285,11 @@ export class Lanes {
   }
 }
 
+/** @throws INVALID_OPTION */
+export function assertLanes(lanes: Readonly<Record<string, number>> | undefined): void {
+  for (const [name, slots] of Object.entries(lanes ?? {})) checkedSlots(name, slots)
+}
+
 function checkedSlots(name: string, slots: number): number {
   if (/^[\w.-]{1,64}$/.test(name) && Number.isInteger(slots) && slots >= 1 && slots <= 10_000) return slots
   throw new StoreError('INVALID_OPTION', `the lane ${JSON.stringify(name)} with ${slots} slots.`, {
