@@ -34,7 +34,7 @@ const turn = z.strictObject({
   channelId: text.optional(),
   lane: z.string().default('main'),
   whenBusy: z.enum(['queue', 'reject', 'coalesce', 'interrupt']).default('queue'),
-  input: z.unknown(),
+  input: z.unknown().optional(),
   maxTurnMs: z.number().int().min(100).max(dayMs).default(maxTurnMsDefault),
 })
 const turns = z.strictObject({ key: z.string().optional(), limit: seq.optional() })
