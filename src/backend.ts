@@ -1,3 +1,4 @@
+import type { StoreError } from './errors.js'
 import type {
   AppendOptions,
   AppendReceipt,
@@ -8,15 +9,18 @@ import type {
   SessionsView,
   StoredRecord,
   StoreStats,
+  TurnStatus,
+  TurnsOptions,
   VerifyReport,
   WaitOptions,
+  WhenBusy,
 } from './types.js'
 
 /** What a store needs from the place where it keeps things. `file/` is one; a database can be another. test/backend/conformance.ts is
  *  its specification: whoever passes it keeps promises P1 to P6.
  *
  *  Keys, records and options arrive checked. Records arrive as JSON text, so that every backend stores the very same value. Nothing here
- *  is told about lanes, turns or schemas: `validate` is a function that throws. */
+ *  is told about lanes or schemas: `validate` is a function that throws. */
 export interface Backend {
   /** Runs `mutate` synchronously on state that nobody else can change in between, and commits what it changed, all or nothing. May
    *  run it again, on newer state, when another writer won; only the last run counts. */
@@ -42,6 +46,136 @@ export interface Backend {
   locks(): Promise<LockStatus[]>
   stats(): StoreStats
   close(): Promise<void>
+  readonly turns: TurnPort
+}
+
+/** Turns, as far as they concern more than this process: a line per key that all processes see, a lease that one of them holds, and what
+ *  turns write to the log, fenced. Who runs when within the process is decided above. */
+export interface TurnPort {
+  /** Puts a request into the line of its key. Advisory: it orders and shows; it does not exclude. */
+  enlist(key: string, request: RequestFacts): Place
+  /** Appends an input that waits for a turn; nothing when this request has left one before. */
+  leaveInput(key: string, records: readonly EncodedRecord[], request: RequestFacts, wait: WaitOptions): Promise<LeftInput>
+  /** Takes an input back. False when a turn has taken it. */
+  withdrawInput(key: string, request: RequestFacts): Promise<boolean>
+  /** What the log knows of a request; undefined when it has never been begun. */
+  find(key: string, request: RequestFacts, wait: WaitOptions): Promise<EarlierRequest | undefined>
+  /** What an answered request's function returned, where JSON can say it. */
+  valueOf(sessionId: string, endSeq: number): Promise<unknown>
+  list(options: TurnsOptions): Promise<TurnStatus[]>
+  /** Asks the holder of the active turn, wherever it is, to stop. False when there is none. */
+  interrupt(key: string, by: string): Promise<boolean>
+}
+
+export interface RequestFacts {
+  readonly requestId: string
+  /** It is the caller's own, and may come again. */
+  readonly given: boolean
+  readonly channelId?: string | undefined
+  readonly lane: string
+  readonly whenBusy: WhenBusy
+}
+
+export interface EarlierRequest {
+  readonly state: 'pending' | 'taken' | 'active' | 'completed' | 'failed' | 'interrupted'
+  readonly sessionId: string
+  readonly turn: number
+  readonly attempt: number
+  readonly endSeq: number
+}
+
+export interface LeftInput {
+  readonly sessionId: string
+  readonly seqs: readonly number[]
+  readonly earlier: EarlierRequest | undefined
+  /** Whose turn was active where the input stands in the log. */
+  readonly active: { readonly turn: number; readonly requestId: string } | undefined
+}
+
+/** A request's place in the line of its key. */
+export interface Place {
+  /** The lease, now or not at all. */
+  tryLease(maxTurnMs: number, events: LeaseEvents): Promise<TurnLease | undefined>
+  /** Waits for it. @throws TURN_BUSY  naming the holder; the signal's reason. */
+  lease(maxTurnMs: number, events: LeaseEvents, wait: WaitOptions & { waitMs: number }): Promise<TurnLease>
+  /** Who has the lease now; undefined for nobody alive. */
+  holder(): LeaseHolder | undefined
+  /** Whether the same request stands in line, or is active, elsewhere. */
+  isElsewhere(): boolean
+  leave(): void
+}
+
+export interface LeaseHolder {
+  readonly pid: number
+  readonly host: string
+  readonly verdict: string
+  readonly why: string
+  readonly heldMs: number | undefined
+  readonly maxHoldMs: number
+  /** Of its card; undefined where there is none. */
+  readonly requestId: string | undefined
+  readonly turn: number | undefined
+}
+
+export interface LeaseEvents {
+  /** Somebody has taken the lease over, or nobody could tell any more. */
+  onLost(reason: StoreError): void
+  /** No progress for maxTurnMs: it may be taken over from now on. */
+  onExpired(): void
+  /** Somebody asks for the turn to stop. */
+  onInterrupt(by: string): void
+}
+
+/** The right to run a key's turns. One turn after another may be begun under it. */
+export interface TurnLease {
+  /** @throws TURN_LOST  before it began. */
+  begin(request: RequestFacts, records: readonly EncodedRecord[] | undefined): Promise<BegunTurn>
+  /** Begins a turn for what others have left and nobody waits to run; `nothing` when there is none. */
+  beginForLeft(request: RequestFacts): Promise<BegunTurn>
+  append(turn: StartedTurn, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt>
+  /** Takes what others have left since. */
+  take(turn: StartedTurn): Promise<StoredRecord[]>
+  /** The records of these inputs. */
+  inputs(turn: StartedTurn, at: readonly InputAt[]): Promise<StoredRecord[]>
+  tail(turn: StartedTurn, count: number): Promise<StoredRecord[]>
+  /** @returns how many inputs it leaves that nobody waits to run. */
+  end(turn: StartedTurn, request: RequestFacts, ending: TurnEnding): Promise<{ left: number }>
+  progress(): void
+  release(): Promise<void>
+}
+
+/** An input in a log: its request, the seq of its first record, how many records. */
+export type InputAt = readonly [request: string, seq: number, count: number]
+
+export interface StartedTurn {
+  readonly kind: 'started'
+  readonly key: string
+  readonly sessionId: string
+  readonly turn: number
+  readonly attempt: number
+  /** Its own. */
+  readonly input: InputAt | undefined
+  /** Those of others that it has taken. */
+  readonly left: readonly InputAt[]
+}
+
+export type BegunTurn =
+  | StartedTurn
+  /** The request was answered before: by its own turn, or by the one that took its input. */
+  | {
+      readonly kind: 'answered' | 'coalesced'
+      readonly sessionId: string
+      readonly turn: number
+      readonly attempt: number
+      readonly endSeq: number
+    }
+  | { readonly kind: 'nothing' }
+
+export interface TurnEnding {
+  readonly outcome: 'completed' | 'failed' | 'interrupted'
+  /** A JSON value. */
+  readonly value?: unknown
+  readonly error?: string | undefined
 }
 
 /** A record's JSON text: an object, without the two reserved names. */

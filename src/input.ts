@@ -3,7 +3,7 @@ import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
 import type { EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
-import type { AppendOptions, ReadOptions, StoreOptions, WaitOptions } from './types.js'
+import type { AppendOptions, ReadOptions, StoreOptions, TurnOptions, TurnsOptions, WaitOptions } from './types.js'
 
 export const keyCharactersMax = 512
 export const recordsPerCallMax = 1_000
@@ -11,6 +11,7 @@ export const recordBytesDefault = 16 << 20
 export const idCharactersMax = 256
 
 const millisecondsMax = 3_600_000
+const dayMs = 86_400_000
 const wait = z.object({
   waitMs: z.number().min(0).max(millisecondsMax).optional(),
   signal: z.instanceof(AbortSignal).optional(),
@@ -23,6 +24,20 @@ const append = wait.extend({
   requestId: z.string().optional(),
   channelId: z.string().optional(),
 })
+/** Longer than a legal turn: whoever waits for one may see its end (F10). */
+const turnWaitMsDefault = 1_200_000
+const maxTurnMsDefault = 1_020_000
+const turn = z.strictObject({
+  signal: z.instanceof(AbortSignal).optional(),
+  waitMs: z.number().min(0).max(dayMs).default(turnWaitMsDefault),
+  requestId: text.optional(),
+  channelId: text.optional(),
+  lane: z.string().default('main'),
+  whenBusy: z.enum(['queue', 'reject', 'coalesce', 'interrupt']).default('queue'),
+  input: z.unknown().optional(),
+  maxTurnMs: z.number().int().min(100).max(dayMs).default(maxTurnMsDefault),
+})
+const turns = z.strictObject({ key: z.string().optional(), limit: seq.optional() })
 const read = z.object({ after: seq.optional(), limit: seq.optional(), signal: z.instanceof(AbortSignal).optional() })
 
 const isSchema = (value: unknown) =>
@@ -48,6 +63,7 @@ const open = z.strictObject({
     .max(256 << 20)
     .default(recordBytesDefault),
   lanes: z.record(z.string(), z.number().int().min(1)).optional(),
+  closeMs: z.number().min(0).max(dayMs).default(30_000),
 })
 
 export type CheckedOptions = z.infer<typeof open>
@@ -79,6 +95,17 @@ export function checkAppend(options: AppendOptions | undefined): AppendOptions {
 
 export function checkRead(options: ReadOptions | undefined): ReadOptions {
   return options === undefined ? {} : checked(read, options, 'options')
+}
+
+/** What `runTurn` takes, checked, its input as JSON. */
+export function checkTurn(options: TurnOptions | undefined, recordBytesMax: number) {
+  const { input, ...rest } = checked(turn, options ?? {}, 'options')
+  const { requestId, channelId, signal } = rest
+  return { ...rest, requestId, channelId, signal, records: input === undefined ? undefined : encodeRecords(input, recordBytesMax) }
+}
+
+export function checkTurns(options: TurnsOptions | undefined): TurnsOptions {
+  return options === undefined ? {} : checked(turns, options, 'options')
 }
 
 export function checkCount(count: unknown): number {

@@ -1,11 +1,38 @@
 /** The store as its users see it: checks what comes in and hands it to the backend. No I/O and no format here. */
+import { channel } from 'node:diagnostics_channel'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import { uuidv7 } from 'uuidv7'
 import type { Backend } from './backend.js'
 import { StoreError } from './errors.js'
 import { openFileBackend } from './file/backend.js'
-import { checkKey, checkOptions, checkWait } from './input.js'
+import {
+  type CheckedOptions,
+  checkAppend,
+  checkCount,
+  checkKey,
+  checkOptions,
+  checkTurn,
+  checkTurns,
+  checkWait,
+  encodeRecords,
+} from './input.js'
 import { Session } from './session.js'
-import type { Entry, LockStatus, SessionsView, StoreOptions, StoreStats, VerifyReport, WaitOptions } from './types.js'
+import { assertLanes } from './turns/lanes.js'
+import { Turns } from './turns/turns.js'
+import type {
+  Entry,
+  LockStatus,
+  SessionsView,
+  StoreOptions,
+  StoreStats,
+  Turn,
+  TurnOptions,
+  TurnResult,
+  TurnStatus,
+  TurnsOptions,
+  VerifyReport,
+  WaitOptions,
+} from './types.js'
 
 type Fields = Record<string, unknown>
 type FieldsOf<S> = S extends StandardSchemaV1
@@ -14,6 +41,7 @@ type FieldsOf<S> = S extends StandardSchemaV1
     : Fields
   : Fields
 
+const turnChannel = channel('holdfast:turn')
 const own = ['sessionId', 'createdAt', 'updatedAt', 'revision']
 
 export class SessionStore<T extends object = Fields> {
@@ -21,13 +49,25 @@ export class SessionStore<T extends object = Fields> {
   #schema: StandardSchemaV1 | undefined
   #recordBytesMax: number
   #closing: Promise<void> | undefined
+  /** A close has failed since. */
+  #closed = false
   #active = 0
   #drained = () => {}
+  #turns: Turns
+  #closeMs: number
 
-  private constructor(backend: Backend, schema: StandardSchemaV1 | undefined, recordBytesMax: number) {
+  private constructor(backend: Backend, schema: StandardSchemaV1 | undefined, { recordBytesMax, lanes, closeMs }: CheckedOptions) {
     this.#backend = backend
     this.#schema = schema
     this.#recordBytesMax = recordBytesMax
+    this.#closeMs = closeMs
+    this.#turns = new Turns(backend.turns, lanes, {
+      freshId: uuidv7,
+      encode: (records) => encodeRecords(records, recordBytesMax),
+      checkAppend,
+      checkCount,
+      report: (message) => turnChannel.hasSubscribers && turnChannel.publish(message),
+    })
   }
 
   /** Opens the store in a directory, and makes it where there is none (unless `readOnly`).
@@ -39,9 +79,11 @@ export class SessionStore<T extends object = Fields> {
   ): Promise<SessionStore<FieldsOf<S>>> {
     if (typeof directory !== 'string' || directory === '')
       throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
-    const { entry, durability, checkpoint, lock, readOnly, recordBytesMax } = checkOptions(options)
+    const checked = checkOptions(options)
+    const { entry, durability, checkpoint, lock, readOnly } = checked
+    assertLanes(checked.lanes)
     const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, ...lock, checkKey })
-    return new SessionStore<FieldsOf<S>>(backend, entry, recordBytesMax)
+    return new SessionStore<FieldsOf<S>>(backend, entry, checked)
   }
 
   /** Runs the mutator on the metadata as it is inside the lock, and commits what it changed, all or nothing.
@@ -112,6 +154,35 @@ export class SessionStore<T extends object = Fields> {
     })
   }
 
+  /** Runs `work` as one turn of the key's conversation: no other turn of that key runs meanwhile, in any process.
+   *
+   *  The input is durable before anything is waited for. The turn's start and end are records of the transcript, and whatever `work` appends
+   *  through `turn` is valid only while no later turn has begun: a process that was frozen, and wakes, adds nothing.
+   *
+   *  @returns when `work` has settled and the turn's end is durable; at once for `coalesced` and `duplicate`.
+   *  @throws what `work` throws; the turn is then recorded as failed (interrupted, when its signal was aborted) · the signal's reason ·
+   *          TURN_BUSY  refused (`reject`), waited for too long, or called from inside a turn of the same key; effect none ·
+   *          LANE_FULL  effect none · TURN_LOST  overtaken: what it had appended stands · and as `append`. */
+  async runTurn<R>(key: string, options: TurnOptions, work: (turn: Turn) => Promise<R> | R): Promise<TurnResult<R>> {
+    checkKey(key)
+    if (typeof work !== 'function') throw new StoreError('INVALID_OPTION', 'runTurn takes a function.', { hint: 'Nothing was done.' })
+    this.#assertOpen()
+    return this.#turns.run(key, checkTurn(options, this.#recordBytesMax), work)
+  }
+
+  /** The turns that are queued or active now, of all processes, oldest first; of one key, also those that are over, newest first. */
+  async turns(options?: TurnsOptions): Promise<TurnStatus[]> {
+    this.#assertOpen()
+    return this.#turns.list(checkTurns(options))
+  }
+
+  /** Aborts the signal of the key's active turn, in whichever process it runs. False when there is none. It may take a moment to settle. */
+  async interrupt(key: string): Promise<boolean> {
+    checkKey(key)
+    this.#assertOpen()
+    return this.#turns.interrupt(key)
+  }
+
   /** Folds the journal into sessions.json. */
   async checkpoint(): Promise<void> {
     return this.#run(() => this.#backend.checkpoint())
@@ -132,9 +203,14 @@ export class SessionStore<T extends object = Fields> {
     return this.#backend.stats()
   }
 
-  /** Refuses new calls, waits for those under way, and lets go of every file. */
+  /** Refuses new calls, waits for those under way, and lets go of every file. Turns that still run after `closeMs` are aborted.
+   *  @throws TURN_BUSY  naming turns that go on nevertheless; the store stays open for their appends. Close again. */
   close(): Promise<void> {
-    this.#closing ??= this.#drain()
+    this.#closing ??= this.#drain().catch((error: unknown) => {
+      this.#closed = true
+      this.#closing = undefined
+      throw error
+    })
     return this.#closing
   }
 
@@ -143,6 +219,7 @@ export class SessionStore<T extends object = Fields> {
   }
 
   async #drain(): Promise<void> {
+    await this.#turns.close(this.#closeMs)
     if (this.#active > 0)
       await new Promise<void>((resolve) => {
         this.#drained = resolve
@@ -151,7 +228,8 @@ export class SessionStore<T extends object = Fields> {
   }
 
   #assertOpen(): void {
-    if (this.#closing) throw new StoreError('STORE_CLOSED', 'the store has been closed.', { hint: 'Nothing was done. Open it again.' })
+    if (this.#closing || this.#closed)
+      throw new StoreError('STORE_CLOSED', 'the store has been closed.', { hint: 'Nothing was done. Open it again.' })
   }
 
   async #run<R>(work: () => Promise<R>): Promise<R> {

@@ -11,6 +11,10 @@ export interface StoredRecord {
   readonly seq: number
   /** The idempotency id it was appended with, if any. */
   readonly id?: string
+  /** The turn that appended it, if any. */
+  readonly turn?: number
+  /** The request whose input it is; of several records, the first one says so. */
+  readonly request?: string
   readonly record: Record<string, unknown>
 }
 
@@ -54,8 +58,10 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   readOnly?: boolean
   /** 1 KiB to 256 MiB, default 16 MiB: the largest record, as JSON. */
   recordBytesMax?: number
-  /** How many turns of each lane run at once (used from the release that brings turns). */
+  /** How many turns of each lane run at once in this process, 1 to 10,000. Default `{ main: 4, subagent: 8, cron: 1 }`; other names are yours. */
   lanes?: Readonly<Record<string, number>>
+  /** How long `close` waits for active turns before it aborts them, 0 to 86,400,000 ms, default 30,000. */
+  closeMs?: number
 }
 
 export interface AppendOptions extends WaitOptions {

@@ -1,7 +1,7 @@
 /** The embedded backend: one directory, any number of processes on one machine. */
 import { realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import type { Backend, EncodedRecord } from '../backend.js'
+import type { Backend, EncodedRecord, TurnPort } from '../backend.js'
 import { type Effect, errnoOf, ioError, StoreError } from '../errors.js'
 import type {
   AppendOptions,
@@ -20,14 +20,17 @@ import type {
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
 import { type Host, systemHost } from './host.js'
 import { Baton } from './lock/baton.js'
+import { Leases } from './lock/lease.js'
 import { bootTag } from './log/chain.js'
 import { entryOf } from './metadata/cells.js'
 import { Metadata } from './metadata/metadata.js'
 import type { Change, ViewTools } from './metadata/view.js'
 import { type Counters, newCounters } from './stats.js'
+import { appendJob } from './transcripts/append.js'
 import { readRange, readTail, type Source } from './transcripts/reading.js'
 import { decided } from './transcripts/receipts.js'
-import { Transcripts } from './transcripts/transcripts.js'
+import { type JobFor, Transcripts } from './transcripts/transcripts.js'
+import { FileTurns } from './turns/file-turns.js'
 import { verifyStore } from './verify.js'
 import { Vital } from './vital.js'
 
@@ -114,6 +117,8 @@ class FileBackend implements Backend {
   #tag: string
   #metadataBaton: Baton
   #readers = new Set<() => void>()
+  #leases: Leases
+  readonly turns: TurnPort
 
   constructor(host: Host, places: StorePlaces, options: FileBackendOptions, counters: Counters, metadataBaton: Baton, tag: string) {
     this.#host = host
@@ -128,6 +133,21 @@ class FileBackend implements Backend {
     const committing = { durability, waitMs, counters, does: 'commit' }
     this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
     this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
+    this.#leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
+    this.turns = new FileTurns(host, this.#leases, `${places.locks}/turns`, {
+      assertWritable: () => {
+        this.#assertNotMutating()
+        this.#vital.assertWritable()
+      },
+      commit: (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
+      sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
+      source: (sessionId) => this.#source(sessionId),
+      archived: (sessionId) => ({
+        ...this.#source(sessionId),
+        path: `${places.archive}/${sessionId}.jsonl`,
+        label: `archive/${sessionId}.jsonl`,
+      }),
+    })
   }
 
   load(): Promise<void> {
@@ -173,7 +193,8 @@ class FileBackend implements Backend {
   async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     this.#assertNotMutating()
     this.#vital.assertWritable()
-    return typed(this.#transcripts.append(key, records, options), 'appending', 'none')
+    const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => appendJob(transcript, records, options, nameDurable)
+    return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
   }
 
   async *read(key: string, options: ReadOptions): AsyncGenerator<StoredRecord> {
@@ -228,7 +249,8 @@ class FileBackend implements Backend {
     const { disk } = this.#host
     const slots = disk.stat(`${this.#places.locks}/transcripts`) ? disk.readdir(`${this.#places.locks}/transcripts`) : []
     const numbers = slots.filter((name) => /^\d\d$/.test(name)).map(Number)
-    return [this.#metadataBaton.status(), ...numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())]
+    const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())
+    return [this.#metadataBaton.status(), ...transcripts, ...this.#leases.statuses()]
   }
 
   stats(): StoreStats {

@@ -184,7 +184,7 @@ export class Committer {
     const counts: number[] = []
     let bytes = 0
     for (let call = this.#calls.first; call && jobs.length < jobsMax && bytes < batchBytesMax; call = this.#calls.first) {
-      if (call.alone && jobs.length > 0) break
+      if ((call.alone || call.job.solo) && jobs.length > 0) break
       // Out of the line before it runs: it may abort signals, its own among them.
       this.#calls.shift()
       try {
@@ -205,7 +205,7 @@ export class Committer {
         void this.#refused(call, error, log)
       }
       // Nothing may stand behind a seal, not even in its own batch.
-      if (call.alone || call.job.system) break
+      if (call.alone || call.job.solo || call.job.system) break
     }
     return { jobs, bodies, counts }
   }

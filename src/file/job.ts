@@ -20,8 +20,10 @@ export interface Job<R> {
   result(seqs: readonly number[], log: LogFile): R
   /** Takes note, in memory, of what has just landed as `run` prepared it. */
   applied?(seqs: readonly number[]): void
-  /** Its records are the store's own. */
+  /** Its records are the store's own, some or all. */
   readonly system?: boolean
+  /** It asks what only landed records can answer, and others ask the same of its own: it goes into a batch of its own. */
+  readonly solo?: boolean
   /** Anything else that must be on the disk before the acknowledgement. */
   alsoDurable?: () => Promise<void> | undefined
   /** When it appends nothing: the sequence number of this log that its result speaks of, -1 for none. */

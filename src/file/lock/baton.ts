@@ -13,9 +13,10 @@ import type { LockStatus } from '../../types.js'
 import type { Host } from '../host.js'
 import { type Counters, channels } from '../stats.js'
 import { LockDirectory } from './directory.js'
-import { type Entry, freeName, heldName, holderPrefix, parseEntry } from './holder.js'
-import { describeHolder, lockTimeout } from './report.js'
-import { judge, type ProcessProbe, type Verdict } from './staleness.js'
+import { type Entry, freeName, heldName, holderPrefix } from './holder.js'
+import { type HeldEntry, Observer } from './observer.js'
+import { describeHolder, lockStatus, lockTimeout, publishTakeover } from './report.js'
+import type { Verdict } from './staleness.js'
 import { Tickets } from './tickets.js'
 import { Turnstile } from './turnstile.js'
 
@@ -59,7 +60,6 @@ const offerMs = 50
 const patienceMs = 10
 const napsMs = 0.2
 const napMsMax = 5
-const probeEveryMs = 3
 
 export class Baton {
   #host: Host
@@ -77,7 +77,7 @@ export class Baton {
   #turnstile: Turnstile
   #tenureSinceMs = 0
   #about: About | undefined
-  #watched: { name: string; sinceMs: number; probedAtMs: number; probed: ProcessProbe } | undefined
+  #observer: Observer
   #blocker: { entry: Entry; verdict: Verdict } | undefined
 
   constructor(host: Host, path: string, options: BatonOptions) {
@@ -87,6 +87,7 @@ export class Baton {
     this.#prefix = holderPrefix(host.identity)
     this.#nonce = host.nonce(12)
     this.#turnstile = new Turnstile(host.clock)
+    this.#observer = new Observer(host)
     this.#tickets = new Tickets(host, path, this.#nonce)
   }
 
@@ -190,14 +191,7 @@ export class Baton {
   }
 
   status(): LockStatus {
-    const names = this.#directory.list()
-    const waiting = this.#tickets.count
-    const base = { lock: this.#options.label, waiting, entry: names?.[0] }
-    if (!names || names.length === 0) return { ...base, state: 'absent', fencingToken: undefined, holder: undefined }
-    const entry = parseEntry(names[0]!)
-    if (!entry || names.length > 1) return { ...base, state: 'foreign', fencingToken: undefined, holder: undefined }
-    if (entry.state === 'free') return { ...base, state: 'free', fencingToken: entry.n, holder: undefined }
-    return { ...base, state: 'held', fencingToken: entry.n, holder: describeHolder(entry.holder, this.#judge(entry), this.#host) }
+    return lockStatus(this.#options.label, this.#directory.list(), this.#tickets.count, (entry) => this.#observer.judge(entry), this.#host)
   }
 
   // — one attempt —
@@ -225,7 +219,7 @@ export class Baton {
         else this.#newTenure()
         return held
       }
-      const verdict = entry.name === this.#unreleased ? released : this.#judge(entry)
+      const verdict = entry.name === this.#unreleased ? released : this.#observer.judge(entry)
       if (verdict.kind === 'alive' || verdict.kind === 'unknown') {
         this.#blocker = { entry, verdict }
         return undefined
@@ -261,37 +255,12 @@ export class Baton {
     this.#tenureSinceMs = this.#host.clock.monotonicMs()
   }
 
-  #judge(entry: Entry & { state: 'held' }): Verdict {
-    const nowMs = this.#host.clock.monotonicMs()
-    if (this.#watched?.name !== entry.name)
-      this.#watched = { name: entry.name, sinceMs: nowMs, probedAtMs: Number.NEGATIVE_INFINITY, probed: { exists: false } }
-    const watched = this.#watched
-    return judge(entry.holder, {
-      observer: this.#host.identity,
-      nowMs,
-      firstSeenAtMs: watched.sinceMs,
-      // Who was there a moment ago is asked again a moment later: asking takes longer than most holds.
-      probe: (pid) => {
-        if (nowMs - watched.probedAtMs < probeEveryMs) return watched.probed
-        watched.probedAtMs = nowMs
-        watched.probed = this.#host.probe(pid)
-        return watched.probed
-      },
-    })
-  }
-
-  #tookOver(entry: Entry & { state: 'held' }, verdict: Verdict): void {
-    if (entry.holder.does === offered) this.#options.counters.offersLapsed++
-    else if (verdict.kind === 'dead') this.#options.counters.takeovers.dead++
-    else this.#options.counters.takeovers.expired++
-    if (channels.lock.hasSubscribers)
-      channels.lock.publish({
-        event: 'takeover',
-        lock: this.#options.label,
-        from: describeHolder(entry.holder, verdict, this.#host),
-        token: entry.n + 1,
-        ...this.#about,
-      })
+  #tookOver(entry: HeldEntry, verdict: Verdict): void {
+    const { counters, label } = this.#options
+    if (entry.holder.does === offered) counters.offersLapsed++
+    else if (verdict.kind === 'dead') counters.takeovers.dead++
+    else counters.takeovers.expired++
+    publishTakeover(label, describeHolder(entry.holder, verdict, this.#host), entry.n + 1, this.#about)
   }
 
   // — waiting —

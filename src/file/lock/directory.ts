@@ -2,7 +2,7 @@
 import { errnoOf, ioError, StoreError } from '../../errors.js'
 import { makeDirectories } from '../durable.js'
 import type { Host } from '../host.js'
-import { type Entry, freeName, parseEntry } from './holder.js'
+import { type Entry, freeName, holderPrefix, parseEntry } from './holder.js'
 
 /** Windows refuses to rename a directory while somebody looks into it; that passes. */
 const windows = process.platform === 'win32'
@@ -65,10 +65,10 @@ export class LockDirectory {
 
   /** The lock appears with its entry in it, or not at all. */
   create(): void {
-    const { clock, disk } = this.#host
+    const { clock, disk, identity } = this.#host
     // Above any token used before: microseconds of the wall clock outgrow one per acquisition.
     const n = Math.floor(clock.wallMs() * 1000)
-    const made = `${this.path}.new-${this.#host.nonce(12)}`
+    const made = `${this.path}.new-${holderPrefix(identity)}.${this.#host.nonce(12)}`
     try {
       makeDirectories(disk, `${made}/${freeName(n)}`)
       try {
@@ -82,6 +82,15 @@ export class LockDirectory {
       }
     } catch (error) {
       throw ioError(error, `creating the lock ${this.#label}`, 'none')
+    }
+  }
+
+  /** An empty directory is no lock: whoever makes one may rename it over this, or stand here already. */
+  removeEmpty(): void {
+    try {
+      this.#host.disk.rmdir(this.path)
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error
     }
   }
 

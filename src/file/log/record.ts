@@ -5,6 +5,8 @@
  *  A record is a line that ends exactly in `"}` and a newline and whose crc fits. What the store itself has to say about a record stands in
  *  a first field `$$`; a record of the store's own has nothing else beside it. docs/on-disk-format.md has the grammar and an example. */
 import { crc32 } from 'node:zlib'
+import type { InputAt } from '../../backend.js'
+import type { WhenBusy } from '../../types.js'
 
 /** What `$` says. `crc` and `prev` are CRC-32 as unsigned integers. */
 export interface Mark {
@@ -23,14 +25,65 @@ export interface LineMark extends Mark {
   readonly bodyBytes: number
 }
 
-/** What stands in `$$`. Exactly one of header and seal, or an id. */
+/** What stands in `$$`. Exactly one of header, seal and turn in a record of the store's own; else an id, an input, a turn's number. */
 export interface SystemPart {
   readonly id?: string
-  /** How many records, this one included, were appended under the id; absent for one. */
+  /** The request whose input this is, while no turn has taken it and ever after. */
+  readonly input?: string
+  /** How many records, this one included, were appended under the id, or are the input; absent for one. */
   readonly count?: number
+  /** What the request of an input wanted done when the conversation was busy. */
+  readonly when?: WhenBusy
+  /** The input's request id was the caller's own: it may come again. */
+  readonly given?: true
+  /** The turn that appended it. */
+  readonly by?: number
   readonly header?: Header
   readonly seal?: Seal
+  readonly turn?: TurnEvent
 }
+
+/** One that no turn has taken; 1 at the end: the request id was the caller's own. */
+export type PendingInput = readonly [request: string, seq: number, count: number, when: WhenBusy, given: 0 | 1]
+
+/** What became of a turn. Whoever reads the last start or end knows, without what is before it, who is active and what is pending. */
+export type TurnEvent =
+  | {
+      readonly event: 'start'
+      readonly n: number
+      readonly request: string
+      readonly given?: true
+      /** 1, or more when the request was begun before. */
+      readonly attempt: number
+      readonly lane: string
+      readonly channel?: string
+      /** Epoch ms. */
+      readonly at: number
+      readonly takes?: readonly InputAt[]
+      readonly pending?: readonly PendingInput[]
+      /** The turn that was active and whose holder is no more. */
+      readonly interrupted?: number
+    }
+  | { readonly event: 'take'; readonly n: number; readonly at: number; readonly takes: readonly InputAt[] }
+  /** Whoever left the input has gone before any turn took it: none will. */
+  | { readonly event: 'withdraw'; readonly request: string; readonly at: number }
+  | {
+      readonly event: 'end'
+      readonly n: number
+      readonly request: string
+      readonly outcome: TurnOutcome
+      readonly at: number
+      /** What the turn's function returned, where JSON can say it. */
+      readonly value?: unknown
+      /** What it threw, in words. */
+      readonly error?: string
+      readonly pending?: readonly PendingInput[]
+    }
+
+export type TurnOutcome = 'completed' | 'failed' | 'interrupted'
+
+/** A request that has been answered, or begun: request id, turn, attempt, outcome, session, seq of the end record (-1 for none). */
+export type RequestRow = readonly [request: string, turn: number, attempt: number, outcome: TurnOutcome, sessionId: string, endSeq: number]
 
 /** First record of a log. */
 export interface Header {
@@ -45,6 +98,8 @@ export interface Header {
   readonly previous?: string
   /** Idempotency ids that this log must remember although their records are elsewhere: id, last seq, how many records. */
   readonly ids?: readonly (readonly [id: string, sessionId: string, seq: number, count: number])[]
+  /** transcript: turns of the sessions before: the last one's number, and the requests that must not run twice. */
+  readonly turns?: { readonly last: number; readonly requests?: readonly RequestRow[] }
   /** Lines without `$` that stood in the file before the first record. */
   readonly foreign?: { readonly lines: number; readonly bytes: number; readonly crc: string }
   readonly createdAt: number
@@ -64,7 +119,9 @@ export interface Seal {
 
 export const headerPrefix = '{"$$":{"header":'
 export const sealPrefix = '{"$$":{"seal":'
+export const turnPrefix = '{"$$":{"turn":'
 const idPrefix = '{"$$":{"id":'
+const inputPrefix = '{"$$":{"input":'
 
 /** Longest possible `,"$":"…"}`: sixteen-digit numbers and a long writer. */
 const markBytesMax = 128
@@ -87,8 +144,13 @@ export function encodeLine(body: string, mark: Omit<Mark, 'crc'>): { line: strin
 }
 
 /** The JSON text of the first of `count` records that are appended under an idempotency id, with the id in front. */
-export function withId(json: string, id: string, count: number): string {
-  return `${idPrefix}${JSON.stringify(id)}${count > 1 ? `,"count":${count}` : ''}}${json.length > 2 ? ',' : ''}${json.slice(1)}`
+export function withId(json: string, id: string, count: number, by?: number): string {
+  return withPart(json, { id, ...(count > 1 && { count }), ...(by !== undefined && { by }) })
+}
+
+/** The JSON text of a caller's record with what the store says of it in front. */
+export function withPart(json: string, part: SystemPart): string {
+  return `{"$$":${JSON.stringify(part)}${json.length > 2 ? ',' : ''}${json.slice(1)}`
 }
 
 /** The JSON text of a record of the store's own. */
@@ -137,7 +199,13 @@ export function startsWith(bytes: Buffer, start: number, prefix: string): boolea
 }
 
 export function isSystemOnly(bytes: Buffer, start: number): boolean {
-  return startsWith(bytes, start, headerPrefix) || startsWith(bytes, start, sealPrefix)
+  // All three begin alike, and nothing else does that often.
+  if (bytes[start + 1] !== 0x22 || bytes[start + 2] !== 0x24 || bytes[start + 3] !== 0x24) return false
+  return startsWith(bytes, start, headerPrefix) || startsWith(bytes, start, sealPrefix) || startsWith(bytes, start, turnPrefix)
+}
+
+export function isInput(bytes: Buffer, start: number): boolean {
+  return startsWith(bytes, start, inputPrefix)
 }
 
 export function hasId(bytes: Buffer, start: number): boolean {

@@ -3,16 +3,19 @@ import type { EncodedRecord } from '../../backend.js'
 import { StoreError } from '../../errors.js'
 import type { AppendOptions, AppendReceipt } from '../../types.js'
 import type { Job } from '../job.js'
-import { withId } from '../log/record.js'
+import { withId, withPart } from '../log/record.js'
 import { earlierReceipt } from './receipts.js'
 import type { Transcript } from './transcript.js'
+import { assertActive, type Fence } from './turn-jobs.js'
 
-/** @param nameDurable  what else must be on the disk: the metadata record that names the session. */
+/** @param nameDurable  what else must be on the disk: the metadata record that names the session.
+ *  @param fence  the turn on whose behalf it is. */
 export function appendJob(
   transcript: Transcript,
   records: readonly EncodedRecord[],
   options: AppendOptions,
   nameDurable: () => Promise<void> | undefined,
+  fence?: Fence,
 ): Job<AppendReceipt> {
   const { id, expectedSeq } = options
   const { sessionId, key } = transcript
@@ -20,6 +23,7 @@ export function appendJob(
   return {
     about: { key, sessionId, requestId: options.requestId, channelId: options.channelId },
     run: () => {
+      if (fence) assertActive(transcript, fence)
       const { batch } = transcript
       earlier = id === undefined ? undefined : earlierReceipt(transcript, id)
       if (earlier) return []
@@ -31,7 +35,11 @@ export function appendJob(
       if (id !== undefined) batch.ids.add(id)
       batch.next += records.length
       batch.userSeq = batch.next - 1
-      return records.map(({ json }, at) => (id !== undefined && at === 0 ? withId(json, id, records.length) : json))
+      const by = fence?.turn
+      return records.map(({ json }, at) => {
+        if (id !== undefined && at === 0) return withId(json, id, records.length, by)
+        return by === undefined ? json : withPart(json, { by })
+      })
     },
     applied: (seqs) => {
       if (id !== undefined && !earlier) transcript.remember(id, { sessionId, seq: seqs[seqs.length - 1]!, count: seqs.length })

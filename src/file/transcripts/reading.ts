@@ -5,7 +5,7 @@ import { type Disk, readFully } from '../durable.js'
 import { Chain, type ChainSink } from '../log/chain.js'
 import { logCorrupt } from '../log/log-file.js'
 import { pieces } from '../log/pieces.js'
-import { isSystemOnly, type LineMark, readBody } from '../log/record.js'
+import { isSystemOnly, type LineMark, readBody, type SystemPart } from '../log/record.js'
 import { openTail } from '../log/tail.js'
 import { isSymlinkRefusal, symlinkRefused } from './transcript.js'
 
@@ -25,10 +25,14 @@ export interface Range {
 }
 
 /** A record on its way to the reader; parsed when it gets there. */
-type Raw = { readonly seq: number; readonly id?: string; readonly json: string }
+export interface Raw {
+  readonly seq: number
+  readonly json: string
+  readonly system: SystemPart | undefined
+}
 
 /** undefined when there is no such file. */
-function openSource(source: Source): number | undefined {
+export function openSource(source: Source): number | undefined {
   try {
     return source.disk.open(source.path, 'read')
   } catch (error) {
@@ -142,19 +146,26 @@ function collecting(raws: Raw[], foreign: [number, number][], after: number): Ch
   }
 }
 
-function rawOf(mark: LineMark, bytes: Buffer, start: number): Raw {
-  const { json, system } = readBody(bytes, start, mark)
-  return system?.id === undefined ? { seq: mark.seq, json } : { seq: mark.seq, id: system.id, json }
+export function rawOf(mark: LineMark, bytes: Buffer, start: number): Raw {
+  return { seq: mark.seq, ...readBody(bytes, start, mark) }
 }
 
-function* foreignRaws(source: Source, fd: number, chain: Chain, foreign: readonly [number, number][]): Generator<Raw> {
+export function* foreignRaws(source: Source, fd: number, chain: Chain, foreign: readonly [number, number][]): Generator<Raw> {
   for (let at = 0; at < chain.foreign.lines; at++) {
     const [byte, length] = foreign[at]!
-    yield { seq: at + 1, json: readFully(source.disk, fd, byte, length).toString('utf8') }
+    yield { seq: at + 1, json: readFully(source.disk, fd, byte, length).toString('utf8'), system: undefined }
   }
 }
 
-function parsed(raw: Raw): StoredRecord {
-  const record = JSON.parse(raw.json) as Record<string, unknown>
-  return raw.id === undefined ? { seq: raw.seq, record } : { seq: raw.seq, id: raw.id, record }
+export function parsed({ seq, json, system }: Raw): StoredRecord {
+  const record = JSON.parse(json) as Record<string, unknown>
+  if (!system) return { seq, record }
+  const { id, by, input } = system
+  return {
+    seq,
+    ...(id !== undefined && { id }),
+    ...(by !== undefined && { turn: by }),
+    ...(input !== undefined && { request: input }),
+    record,
+  }
 }

@@ -4,11 +4,13 @@ import { type Disk, readFully } from '../durable.js'
 import type { Host } from '../host.js'
 import type { Held } from '../lock/baton.js'
 import { Chain } from '../log/chain.js'
-import type { LogFile } from '../log/log-file.js'
+import type { LogFile, LogPlace } from '../log/log-file.js'
 import { readInPieces } from '../log/pieces.js'
 import { encodeLine, type Header, type Seal, systemBody } from '../log/record.js'
+import { openTail } from '../log/tail.js'
 import type { SharedSync } from '../shared-sync.js'
 import { replaceFile } from '../stage.js'
+import type { TurnLog } from './turn-log.js'
 
 /** Every committed line up to the seal, byte for byte; the seal itself and what is void stay behind. undefined when there is no seal. */
 async function committedLines(disk: Disk, log: LogFile, tag: string): Promise<Buffer[] | undefined> {
@@ -24,8 +26,15 @@ async function committedLines(disk: Disk, log: LogFile, tag: string): Promise<Bu
   return foreign > 0 ? [readFully(disk, log.fd, 0, foreign), ...lines] : lines
 }
 
-/** The whole of the log of a session that goes on from another: a header with the ids that the old one remembers. */
-export function nextLog(old: { readonly sessionId: string }, seal: Seal, ids: NonNullable<Header['ids']>, writer: string): Buffer {
+/** The whole of the log of a session that goes on from another: a header with the ids that the old one remembers, and the inputs that no
+ *  turn has taken. A function of the sealed log, so that two who make it make the same. */
+export function nextLog(
+  old: { readonly sessionId: string; readonly place: LogPlace; readonly log: LogFile | undefined },
+  seal: Seal,
+  { ids, turns }: { ids: NonNullable<Header['ids']>; turns: TurnLog },
+  writer: string,
+): Buffer {
+  const carried = turns.forHeader()
   const header: Header = {
     log: 'transcript',
     version: 1,
@@ -33,9 +42,38 @@ export function nextLog(old: { readonly sessionId: string }, seal: Seal, ids: No
     sessionId: seal.next!,
     previous: old.sessionId,
     ...(ids.length > 0 && { ids }),
+    ...((carried.last > 0 || carried.requests) && { turns: carried }),
     createdAt: seal.at,
   }
-  return Buffer.from(encodeLine(systemBody({ header }), { seq: 0, left: 0, synced: -1, writer, prev: 0 }).line)
+  const bodies = [systemBody({ header }), ...pendingBodies(old, turns)]
+  let prev = 0
+  const lines = bodies.map((body, seq) => {
+    const { line, crc } = encodeLine(body, { seq, left: bodies.length - 1 - seq, synced: -1, writer, prev })
+    prev = crc
+    return line
+  })
+  return Buffer.from(lines.join(''))
+}
+
+/** The records of the inputs that are pending, as they stand in the log. */
+function pendingBodies({ place, log }: { readonly place: LogPlace; readonly log: LogFile | undefined }, turns: TurnLog): string[] {
+  const wanted = new Set<number>()
+  for (const [, seq, count] of turns.pending.values()) for (let at = 0; at < count; at++) wanted.add(seq + at)
+  if (wanted.size === 0 || !log) return []
+  const bodies: string[] = []
+  openTail(
+    place.disk,
+    log.fd,
+    log.size,
+    place.tag,
+    { records: 0, after: Math.min(...wanted) - 1 },
+    {
+      record(mark, bytes, start) {
+        if (wanted.has(mark.seq)) bodies.push(`${bytes.toString('utf8', start, start + mark.bodyBytes)}}`)
+      },
+    },
+  )
+  return bodies
 }
 
 /** Puts a log in place. False when the lock is lost: the stage is gone, and nothing happens. */

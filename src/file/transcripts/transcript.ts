@@ -10,8 +10,10 @@ import { Chain, type ChainSink } from '../log/chain.js'
 import { LogFile, type LogPlace } from '../log/log-file.js'
 import { readInPieces } from '../log/pieces.js'
 import { type Header, type Seal, systemBody } from '../log/record.js'
+import { openTail } from '../log/tail.js'
 import type { Vital } from '../vital.js'
 import { Ids, type Remembered } from './ids.js'
+import { TurnLog } from './turn-log.js'
 
 export interface TranscriptTools {
   readonly host: Host
@@ -27,6 +29,9 @@ export interface TranscriptTools {
   /** Syncs the directory; shared by all who ask at once. */
   syncDirectory(): Promise<void>
 }
+
+/** How far back to look for the last turn, in records, before the whole log is read in pieces. */
+const turnSearchRecords = [32, 256, 2_048]
 
 export class Transcript implements LogOwner {
   readonly sessionId: string
@@ -47,7 +52,9 @@ export class Transcript implements LogOwner {
   nameIsDurable = false
   #ids: Ids
   #idsComplete = false
+  #turnLog: TurnLog
   #wantIds = false
+  #wantTurns = false
   #wantNames = false
 
   constructor(sessionId: string, key: string, place: LogPlace, tools: TranscriptTools) {
@@ -58,6 +65,21 @@ export class Transcript implements LogOwner {
     this.directory = tools.directory
     this.#tools = tools
     this.#ids = new Ids(sessionId)
+    this.#turnLog = new TurnLog(sessionId)
+  }
+
+  /** Who is active and what is pending. @throws Preparation  that has to be read first. */
+  get turns(): TurnLog {
+    if (this.#turnLog.known || this.#idsComplete) return this.#turnLog
+    this.#wantTurns = true
+    throw new Preparation('unlocked')
+  }
+
+  /** The same, with every request that was answered. @throws Preparation  the whole log has to be read first. */
+  get requests(): TurnLog {
+    if (this.#idsComplete) return this.#turnLog
+    this.#wantIds = true
+    throw new Preparation('unlocked')
   }
 
   /** The ids of this session. @throws Preparation  they have to be read first. */
@@ -78,9 +100,9 @@ export class Transcript implements LogOwner {
   }
 
   /** All ids of a sealed session, for the log that comes next. */
-  async allIds(): Promise<ReturnType<Ids['forHeader']>> {
+  async allIds(): Promise<{ ids: ReturnType<Ids['forHeader']>; turns: TurnLog }> {
     if (!this.#idsComplete && this.#log) await this.#readIds(this.#log)
-    return this.#ids.forHeader()
+    return { ids: this.#ids.forHeader(), turns: this.#turnLog }
   }
 
   refresh(): LogFile {
@@ -120,8 +142,7 @@ export class Transcript implements LogOwner {
   #open(): LogFile {
     if (this.#gone) throw moved(this, undefined)
     if (!this.#log) {
-      const known = this.#ids
-      const sink: ChainSink = { record: (mark, bytes, start) => known.note(mark, bytes, start) }
+      const sink = this.#noting(this.#ids, this.#turnLog)
       try {
         this.#log = LogFile.open(this.place, this.#mayCreate ? 'append' : 'appendExisting', 'tail', sink)
       } catch (error) {
@@ -188,16 +209,43 @@ export class Transcript implements LogOwner {
     }
     if (this.#wantNames) await this.#tools.reloadNames()
     this.#wantNames = false
+    if (this.#wantTurns && !this.#wantIds && this.#log) this.#wantIds = !this.#readTurns(this.#log)
+    this.#wantTurns = false
     if (this.#wantIds && this.#log) await this.#readIds(this.#log)
+  }
+
+  #noting(ids: Ids, turns: TurnLog): ChainSink {
+    return {
+      record(mark, bytes, start) {
+        ids.note(mark, bytes, start)
+        turns.note(mark, bytes, start)
+      },
+    }
+  }
+
+  /** Goes back from the end to the last start or end of a turn. False when it is further away than may be read at once. */
+  #readTurns(log: LogFile): boolean {
+    const { disk, tag } = this.place
+    for (const records of turnSearchRecords) {
+      const turns = new TurnLog(this.sessionId)
+      const chain = openTail(disk, log.fd, log.size, tag, { records }, this.#noting(new Ids(this.sessionId), turns))
+      if (chain.seq !== log.chain.seq || chain.damage) return false
+      if (!turns.known) continue
+      this.#turnLog.replaceWith(turns)
+      return true
+    }
+    return false
   }
 
   async #readIds(log: LogFile): Promise<void> {
     const ids = new Ids(this.sessionId)
+    const turns = new TurnLog(this.sessionId)
     const chain = new Chain(this.place.tag)
-    const sink: ChainSink = { record: (mark, bytes, start) => ids.note(mark, bytes, start) }
-    await readInPieces(this.place.disk, log.fd, log.size, chain, sink)
+    await readInPieces(this.place.disk, log.fd, log.size, chain, this.#noting(ids, turns))
     if (this.#log !== log || chain.seq !== log.chain.seq) return
-    this.#ids.replaceWith(ids) // From here on the log's own sink goes on with it.
+    // From here on the log's own sink goes on with them.
+    this.#ids.replaceWith(ids)
+    this.#turnLog.replaceWith(turns)
     this.#idsComplete = true
     this.#wantIds = false
   }
@@ -230,6 +278,7 @@ export class Transcript implements LogOwner {
     this.#verified = false
     this.#mayCreate = false
     this.#ids = new Ids(this.sessionId)
+    this.#turnLog = new TurnLog(this.sessionId)
     this.#idsComplete = false
   }
 }

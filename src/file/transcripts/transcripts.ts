@@ -3,12 +3,11 @@
  *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
 import { crc32 } from 'node:zlib'
-import type { EncodedRecord } from '../../backend.js'
 import { errnoOf, isStoreError, StoreError } from '../../errors.js'
-import type { AppendOptions, AppendReceipt, RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
+import type { AppendOptions, RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
-import type { CommitterOptions } from '../job.js'
+import type { CommitterOptions, Job } from '../job.js'
 import { Baton, type Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { type Seal, systemBody } from '../log/record.js'
@@ -16,7 +15,6 @@ import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
-import { appendJob } from './append.js'
 import { Detours } from './detours.js'
 import { decided } from './receipts.js'
 import { nextLog, putLog, rewriteLog } from './rewrite.js'
@@ -34,6 +32,10 @@ interface Open {
   /** Calls that are in the middle of something with it, lock or no lock. */
   pins: number
 }
+
+/** A part of a commit to a transcript. `nameDurable`: what else must be on the disk, the metadata record that names the session. */
+export type JobFor<R> = (transcript: Transcript, nameDurable: () => Promise<void> | undefined) => Job<R>
+type CommitOptions = WaitOptions & Pick<AppendOptions, 'requestId' | 'channelId'>
 
 const slots = 64
 const openMax = 256
@@ -136,8 +138,9 @@ export class Transcripts {
     }
   }
 
-  /** Lands in the order of the calls; see detours.ts. */
-  async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
+  /** Commits to the log of the session that the key names, in the order of the calls; see detours.ts.
+   *  @param jobFor  is asked again when the key has come to name another session meanwhile. */
+  async commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R> {
     let inLine = false
     try {
       for (let moves = 0; moves < movesMax; moves++) {
@@ -159,7 +162,7 @@ export class Transcripts {
         mark.calls++
         this.#ahead.set(key, mark)
         const submitted = open.committer.submit(
-          appendJob(open.transcript, records, options, () => this.#nameDurable(open.transcript)),
+          jobFor(open.transcript, () => this.#nameDurable(open.transcript)),
           options,
         )
         if (inLine) this.#detours.leave(key)
@@ -185,7 +188,7 @@ export class Transcripts {
   }
 
   /** The identity of a session is made inside the lock: two first messages meet in one session (F31). */
-  #mint(key: string, { signal, waitMs, requestId, channelId }: AppendOptions): Promise<string> {
+  #mint(key: string, { signal, waitMs, requestId, channelId }: CommitOptions): Promise<string> {
     const mint = (sessions: SessionsView<Record<string, unknown>>) => (sessions.get(key) ?? sessions.set(key, {})).sessionId
     return this.#metadata.commit(mint, { signal, waitMs }, undefined, { requestId, channelId })
   }

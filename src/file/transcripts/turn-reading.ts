@@ -1,0 +1,151 @@
+/** Reading what turns have left in a transcript: the conversation as a turn should see it, the turns that were, one request's answer. */
+import type { InputAt } from '../../backend.js'
+import type { StoredRecord, TurnState } from '../../types.js'
+import { Chain, type ChainSink } from '../log/chain.js'
+import { logCorrupt } from '../log/log-file.js'
+import { pieces } from '../log/pieces.js'
+import { isSystemOnly, startsWith, type TurnEvent, turnPrefix } from '../log/record.js'
+import { openTail } from '../log/tail.js'
+import { foreignRaws, openSource, parsed, type Raw, rawOf, type Source } from './reading.js'
+
+/** A turn as its records tell it. */
+export interface PastTurn {
+  readonly turn: number
+  readonly requestId: string
+  readonly channelId: string | undefined
+  readonly lane: string
+  readonly attempt: number
+  readonly state: TurnState
+  readonly startedAt: number
+  /** Epoch ms; undefined while it is active, or when nobody was there to write it down. */
+  readonly endedAt: number | undefined
+}
+
+type Item = { readonly raw: Raw } | { readonly event: TurnEvent; readonly seq: number }
+
+/** The last `count` records of the conversation, oldest first: every input where a turn took it, and without those that none has taken. So
+ *  a message that came while another was being answered stands behind that answer. undefined when there is no such file. */
+export function readConversation(source: Source, count: number): StoredRecord[] | undefined {
+  return fromTail(source, count, (items, whole) => {
+    const arranged = arrange(items, whole)
+    return arranged && (whole || arranged.length >= count) ? arranged.slice(-count).map(parsed) : undefined
+  })
+}
+
+/** The records of inputs, in the order asked for. */
+export function readInputs(source: Source, inputs: readonly InputAt[]): StoredRecord[] | undefined {
+  const wanted = inputs.flatMap(([, seq, count]) => Array.from({ length: count }, (_, at) => seq + at))
+  if (wanted.length === 0) return []
+  return fromTail(source, wanted.length, (items, whole) => {
+    const raws = new Map(items.flatMap((item) => ('raw' in item ? [[item.raw.seq, item.raw] as const] : [])))
+    const found = wanted.flatMap((seq) => raws.get(seq) ?? [])
+    return found.length === wanted.length || whole ? found.map(parsed) : undefined
+  })
+}
+
+/** The last `limit` turns, newest first. */
+export function readTurns(source: Source, limit: number): PastTurn[] | undefined {
+  return fromTail(source, limit * 4, (items, whole) => {
+    const turns = turnsIn(items)
+    return whole || turns.length >= limit ? turns.slice(-limit).reverse() : undefined
+  })
+}
+
+/** What the end of a turn says; undefined when there is no such record. */
+export async function readEnd(source: Source, seq: number): Promise<(TurnEvent & { event: 'end' }) | undefined> {
+  const fd = openSource(source)
+  if (fd === undefined) return undefined
+  try {
+    let found: TurnEvent | undefined
+    const sink: ChainSink = {
+      record(mark, bytes, start) {
+        if (mark.seq === seq && startsWith(bytes, start, turnPrefix)) found = rawOf(mark, bytes, start).system?.turn
+      },
+    }
+    const { size } = source.disk.fstat(fd)
+    openTail(source.disk, fd, size, source.tag, { records: 64 }, sink)
+    // Long ago: then from the start, with room for other work.
+    if (!found) for await (const _ of pieces(source.disk, fd, size, new Chain(source.tag), sink)) if (found) break
+    return found?.event === 'end' ? found : undefined
+  } finally {
+    source.disk.close(fd)
+  }
+}
+
+/** Reads back from the end, further and further, until `enough` has what it wants. */
+function fromTail<R>(source: Source, records: number, enough: (items: readonly Item[], whole: boolean) => R | undefined): R | undefined {
+  const fd = openSource(source)
+  if (fd === undefined) return undefined
+  try {
+    const { size } = source.disk.fstat(fd)
+    for (let reach = records + 16; ; reach *= 4) {
+      const items: Item[] = []
+      const foreign: [number, number][] = []
+      const chain = openTail(source.disk, fd, size, source.tag, { records: reach }, collecting(items, foreign))
+      if (chain.damage) throw logCorrupt(source.label, chain.damage)
+      const whole = chain.header !== undefined || chain.seq < 0
+      const before = whole ? [...foreignRaws(source, fd, chain, foreign)].map((raw): Item => ({ raw })) : []
+      const result = enough([...before, ...items], whole)
+      if (result !== undefined || whole) return result
+    }
+  } finally {
+    source.disk.close(fd)
+  }
+}
+
+function collecting(items: Item[], foreign: [number, number][]): ChainSink {
+  return {
+    record(mark, bytes, start) {
+      if (!isSystemOnly(bytes, start)) items.push({ raw: rawOf(mark, bytes, start) })
+      else if (startsWith(bytes, start, turnPrefix)) items.push({ event: rawOf(mark, bytes, start).system!.turn!, seq: mark.seq })
+    },
+    foreign(byte, length) {
+      foreign.push([byte, length])
+    },
+  }
+}
+
+/** undefined when an input that was taken lies further back than was read. */
+function arrange(items: readonly Item[], whole: boolean): Raw[] | undefined {
+  const conversation: Raw[] = []
+  const inputs = new Map<number, Raw[]>()
+  let open: { readonly raws: Raw[]; readonly until: number } | undefined
+  for (const item of items) {
+    if ('raw' in item) {
+      const { raw } = item
+      if (raw.system?.input !== undefined) {
+        open = { raws: [], until: raw.seq + (raw.system.count ?? 1) }
+        inputs.set(raw.seq, open.raws)
+      }
+      if (open && raw.seq < open.until) open.raws.push(raw)
+      else conversation.push(raw)
+      continue
+    }
+    for (const [, seq] of 'takes' in item.event ? (item.event.takes ?? []) : []) {
+      const raws = inputs.get(seq)
+      if (!raws && !whole) return undefined
+      conversation.push(...(raws ?? []))
+    }
+  }
+  return conversation
+}
+
+function turnsIn(items: readonly Item[]): PastTurn[] {
+  const turns = new Map<number, PastTurn>()
+  let active: PastTurn | undefined
+  for (const item of items) {
+    if (!('event' in item)) continue
+    const { event } = item
+    if (event.event === 'start') {
+      if (active) turns.set(active.turn, { ...active, state: 'interrupted' })
+      const { n, request, channel, lane, attempt, at } = event
+      active = { turn: n, requestId: request, channelId: channel, lane, attempt, state: 'active', startedAt: at, endedAt: undefined }
+      turns.set(n, active)
+    } else if (event.event === 'end') {
+      const begun = turns.get(event.n)
+      if (begun) turns.set(event.n, { ...begun, state: event.outcome, endedAt: event.at })
+      active = undefined
+    }
+  }
+  return [...turns.values()]
+}

@@ -1,0 +1,187 @@
+/** A turn while it runs: what its function is handed, and who may tell it to stop. */
+import type { AsyncLocalStorage } from 'node:async_hooks'
+import type { EncodedRecord, RequestFacts, StartedTurn, TurnEnding, TurnLease } from '../backend.js'
+import type { Clock } from '../clock.js'
+import { StoreError } from '../errors.js'
+import type { AppendOptions, AppendReceipt, StoredRecord, TranscriptRecord, Turn, TurnResult } from '../types.js'
+
+export interface TurnTools {
+  readonly clock: Clock
+  readonly inside: AsyncLocalStorage<ActiveTurn>
+  encode(records: TranscriptRecord | readonly TranscriptRecord[]): readonly EncodedRecord[]
+  checkAppend(options: AppendOptions | undefined): AppendOptions
+  checkCount(count: unknown): number
+}
+
+const valueBytesMax = 1 << 20
+
+export class ActiveTurn implements Turn {
+  readonly started: StartedTurn
+  readonly outer: ActiveTurn | undefined
+  #lease: TurnLease
+  #request: RequestFacts
+  #tools: TurnTools
+  #callers: AbortSignal | undefined
+  #controller = new AbortController()
+  #seqs: number[] = []
+  #inputs: readonly StoredRecord[] = []
+  #handedOut = false
+  #interruptedBy: string | undefined
+  #over = false
+
+  constructor(lease: TurnLease, started: StartedTurn, request: RequestFacts, signal: AbortSignal | undefined, tools: TurnTools) {
+    this.#lease = lease
+    this.started = started
+    this.#request = request
+    this.#tools = tools
+    this.#callers = signal
+    this.outer = tools.inside.getStore()
+  }
+
+  get key(): string {
+    return this.started.key
+  }
+
+  get sessionId(): string {
+    return this.started.sessionId
+  }
+
+  get turn(): number {
+    return this.started.turn
+  }
+
+  get attempt(): number {
+    return this.started.attempt
+  }
+
+  get requestId(): string {
+    return this.#request.requestId
+  }
+
+  get channelId(): string | undefined {
+    return this.#request.channelId
+  }
+
+  get lane(): string {
+    return this.#request.lane
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  get inputs(): readonly StoredRecord[] {
+    return this.#inputs
+  }
+
+  async append(records: TranscriptRecord | readonly TranscriptRecord[], options?: AppendOptions): Promise<AppendReceipt> {
+    const { requestId, channelId } = this
+    const checked = { requestId, channelId, ...this.#tools.checkAppend(options) }
+    const encoded = this.#tools.encode(records)
+    this.#lease.progress()
+    const receipt = await this.#lease.append(this.started, encoded, checked)
+    this.#seqs.push(...receipt.seqs)
+    this.#lease.progress()
+    return receipt
+  }
+
+  async tail(count: number): Promise<StoredRecord[]> {
+    return this.#tools.checkCount(count) === 0 ? [] : this.#lease.tail(this.started, count)
+  }
+
+  async pending(): Promise<StoredRecord[]> {
+    const waited = this.#handedOut ? [] : await this.#lease.inputs(this.started, this.started.left)
+    this.#handedOut = true
+    return [...waited, ...(await this.#lease.take(this.started))]
+  }
+
+  heartbeat(): void {
+    if (!this.#over) this.#lease.progress()
+  }
+
+  // — for whoever runs it —
+
+  get about(): Readonly<Record<string, unknown>> {
+    const { key, sessionId, turn, requestId, channelId, lane, attempt } = this
+    return { key, sessionId, turn, requestId, channelId, lane, attempt }
+  }
+
+  /** Somebody else wants to go next. */
+  get interrupted(): boolean {
+    return this.#interruptedBy !== undefined
+  }
+
+  /** Its function runs no more. */
+  get isOver(): boolean {
+    return this.#over
+  }
+
+  /** Runs the function to its end, whatever its signal says meanwhile. Does not reject. */
+  async run<R>(work: (turn: Turn) => Promise<R> | R): Promise<{ ending: TurnEnding; result: Promise<TurnResult<R>> }> {
+    const onAbort = () => this.abort(this.#callers?.reason)
+    this.#callers?.addEventListener('abort', onAbort, { once: true })
+    if (this.#callers?.aborted) onAbort()
+    try {
+      const { input } = this.started
+      if (input) this.#inputs = await this.#lease.inputs(this.started, [input])
+      const value = await this.#tools.inside.run(this, async () => work(this))
+      const outcome = this.interrupted ? 'interrupted' : 'completed'
+      return { ending: { outcome, ...asJson(value) }, result: Promise.resolve(this.#result(outcome, value)) }
+    } catch (error) {
+      const outcome = this.signal.aborted ? 'interrupted' : 'failed'
+      return { ending: { outcome, error: inWords(error) }, result: Promise.reject(error) }
+    } finally {
+      this.#callers?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  #result<R>(outcome: 'completed' | 'interrupted', value: R): TurnResult<R> {
+    const { turn, sessionId, requestId, attempt } = this
+    const own = this.#inputs.map(({ seq }) => seq)
+    return { outcome, turn, sessionId, requestId, attempt, seqs: [...own, ...this.#seqs], value }
+  }
+
+  settled(): void {
+    this.#over = true
+  }
+
+  abort(reason: unknown): void {
+    if (!this.#over) this.#controller.abort(reason)
+  }
+
+  interrupt(by: string): void {
+    if (this.#over || this.interrupted) return
+    this.#interruptedBy = by
+    const { key, sessionId, turn, requestId } = this
+    this.abort(
+      new StoreError('TURN_LOST', `turn ${turn} of ${JSON.stringify(key)} was interrupted by ${by}.`, {
+        details: { key, sessionId, turn, requestId, interruptedBy: by },
+        hint: 'What it has appended stands. Stop working on it and return; the next turn waits for that.',
+      }),
+    )
+  }
+
+  expire(): void {
+    const { key, sessionId, turn, requestId } = this
+    this.abort(
+      new StoreError('TURN_LOST', `turn ${turn} of ${JSON.stringify(key)} has made no progress for its maxTurnMs.`, {
+        details: { key, sessionId, turn, requestId },
+        hint: 'What it has appended stands; another process may take the conversation over. Call turn.heartbeat() while work goes on, or raise maxTurnMs.',
+      }),
+    )
+  }
+}
+
+/** What JSON keeps of a result; nothing when that is nothing, or too much to be kept in a log. */
+function asJson(value: unknown): { value?: unknown } {
+  try {
+    const json = JSON.stringify(value)
+    return json === undefined || json.length > valueBytesMax ? {} : { value: JSON.parse(json) as unknown }
+  } catch {
+    return {}
+  }
+}
+
+function inWords(error: unknown): string {
+  return (error instanceof Error ? `${error.name}: ${error.message}` : String(error)).slice(0, 2_000)
+}
