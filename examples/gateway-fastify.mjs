@@ -25,7 +25,7 @@ app.register(async (scope) => {
 
 console.log(await app.listen({ host: '127.0.0.1', port: Number(process.env.PORT ?? 8787) }))
 
-process.once('SIGTERM', async () => {
+process.on('SIGTERM', async () => {
   await app.close()
   await store.close()
 })

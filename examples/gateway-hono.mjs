@@ -20,7 +20,7 @@ const server = serve({ fetch: app.fetch, hostname: '127.0.0.1', port: Number(pro
   console.log(`http://127.0.0.1:${port}`),
 )
 
-process.once('SIGTERM', () => {
+process.on('SIGTERM', () => {
   server.close(() => store.close())
   server.closeAllConnections()
 })

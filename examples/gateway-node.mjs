@@ -27,7 +27,7 @@ const handler = createChatHandler({ store, model, log: (line) => console.error(J
 const server = createServer(nodeListener(handler))
 server.listen(Number(process.env.PORT ?? 8787), '127.0.0.1', () => console.log(`http://127.0.0.1:${server.address().port}`))
 
-process.once('SIGTERM', () => {
+process.on('SIGTERM', () => {
   server.close(() => store.close())
   server.closeAllConnections()
 })

@@ -4,14 +4,16 @@ import { createHash } from 'node:crypto'
 import type { Turn } from '../index.js'
 import { readJson } from './body.js'
 import { type Caller, identify } from './caller.js'
-import { type Answer, chunkMaker, completion, type Origin, piecesOf, type Reply } from './completion.js'
+import { type Answer, chunkMaker, completion, type Origin, type Reply } from './completion.js'
 import { EventStream } from './event-stream.js'
-import { ChatError, errorBody, retryHeaders } from './failure.js'
+import { ChatError, errorBody, type Failure, retryHeaders } from './failure.js'
 import { headerOfText } from './header-text.js'
+import type { TurnLog } from './log.js'
 import type { ChatModel } from './model.js'
 import type { CheckedChatOptions } from './options.js'
 import { type ChatRequest, checkRequest } from './request.js'
 import { ChatRun, type Outcome } from './run.js'
+import { piecesOf } from './said.js'
 
 /** One request, with what all of its answer has in common. */
 interface Exchange {
@@ -88,7 +90,7 @@ async function answerStream(request: Request, exchange: Exchange): Promise<Respo
     onPiece: (delta) => stream.piece(delta),
   })
   const unbind = abortWith(request, run)
-  const patience = sleep(caller.whenBusy === 'reject' ? options.waitMs : options.headersAfterMs)
+  const patience = sleep(caller.whenBusy === 'reject' && !caller.idempotent ? options.waitMs : options.headersAfterMs)
   const first = await Promise.race([begun, run.outcome, patience.promise])
   patience.stop()
   void run.outcome.then((outcome) => {
@@ -137,6 +139,7 @@ function startRun(exchange: Exchange, hooks: { onBegin: (turn: Turn) => void; on
       begunMs = performance.now()
       hooks.onBegin(turn)
     },
+    onLeft: (turn, failure, finishReason) => writeLeftLog(exchange, turn, failure, finishReason),
   })
   void run.outcome.then((outcome) => writeLog(exchange, run, outcome, begunMs))
   return run
@@ -145,33 +148,58 @@ function startRun(exchange: Exchange, hooks: { onBegin: (turn: Turn) => void; on
 type ChatRunPiece = ConstructorParameters<typeof ChatRun>[0]['onPiece']
 
 function writeLog(exchange: Exchange, run: ChatRun, outcome: Outcome, begunMs: number | undefined): void {
-  const { options, chat, caller, modelName, arrivedMs } = exchange
+  const { caller, chat, arrivedMs } = exchange
   const now = performance.now()
   const result = outcome.kind === 'failed' ? undefined : outcome.result
   const failure = outcome.kind === 'failed' ? outcome.failure : undefined
-  options.log({
-    event: 'turn',
-    at: new Date().toISOString(),
+  writeLine(exchange, failure, {
     requestId: caller.requestId,
-    channelId: caller.channelId,
-    key: caller.key,
     sessionId: run.turn?.sessionId ?? result?.sessionId,
     turn: run.turn?.turn ?? result?.turn ?? failure?.turn,
     attempt: run.turn?.attempt ?? result?.attempt,
     outcome: stateOf(outcome, run.turn),
     status: statusOf(outcome),
-    lane: options.lane,
-    whenBusy: caller.whenBusy,
-    model: modelName,
     stream: chat.stream,
     waitedMs: Math.round((begunMs ?? now) - arrivedMs),
     tookMs: Math.round(now - arrivedMs),
     finishReason: outcome.kind === 'answered' ? outcome.answer.finishReason : undefined,
+  })
+}
+
+/** Of a turn that nobody waits for: it answers what others have left. */
+function writeLeftLog(exchange: Exchange, turn: Turn, failure: Failure | undefined, finishReason: string | undefined): void {
+  const outcome = failure === undefined ? 'completed' : turn.signal.aborted ? 'interrupted' : 'failed'
+  const { requestId, sessionId, turn: number, attempt } = turn
+  const tookMs = Math.round(performance.now() - exchange.arrivedMs)
+  const status = failure?.status ?? 200
+  const rest = { outcome, status, stream: false, waitedMs: 0, tookMs, finishReason } as const
+  writeLine(exchange, failure, { requestId, sessionId, turn: number, attempt, ...rest })
+}
+
+type LineOf = Omit<TurnLog, 'event' | 'at' | 'channelId' | 'key' | 'lane' | 'whenBusy' | 'model' | 'error'>
+
+function writeLine({ options, caller, modelName }: Exchange, failure: Failure | undefined, line: LineOf): void {
+  const { requestId, sessionId, turn, attempt, outcome, status, ...rest } = line
+  options.log({
+    event: 'turn',
+    at: new Date().toISOString(),
+    requestId,
+    channelId: caller.channelId,
+    key: caller.key,
+    sessionId,
+    turn,
+    attempt,
+    outcome,
+    status,
+    lane: options.lane,
+    whenBusy: caller.whenBusy,
+    model: modelName,
+    ...rest,
     error: failure && { code: failure.code, effect: failure.effect, detail: failure.detail },
   })
 }
 
-type State = 'completed' | 'coalesced' | 'duplicate' | 'interrupted' | 'failed' | 'rejected'
+type State = TurnLog['outcome']
 
 function stateOf(outcome: Outcome, turn?: Turn): State {
   if (outcome.kind === 'coalesced') return 'coalesced'
@@ -239,7 +267,6 @@ function abortWith(request: Request, run: ChatRun): () => void {
   return () => request.signal.removeEventListener('abort', gone)
 }
 
-/** 499 is nginx's number for it. Nobody reads it but the log. */
 const disconnected = () => new ChatError(499, 'client_disconnected', 'The client is gone.', { retryable: true })
 const stalled = (ms: number) => new ChatError(499, 'reader_stalled', `The client took nothing for ${ms} ms.`, { retryable: true })
 

@@ -1,6 +1,6 @@
 /** What a request is answered with, in the shapes of the OpenAI chat API: a completion, or chunks. */
 import { z } from 'zod'
-import type { AssistantMessage, ChatDelta, ChatUsage, ToolCall } from './model.js'
+import type { AssistantMessage, ChatDelta, ChatUsage } from './model.js'
 import { textOf } from './model.js'
 
 /** All that a turn has said, and what a second try of the same request gets: the turn's value in the store. */
@@ -102,15 +102,4 @@ export function chunkMaker(of: Identity, includeUsage: boolean) {
     finish: (reason: string, origin: Origin) => chunk([choice({}, reason)], { holdfast: origin }),
     usage: (usage: ChatUsage | undefined) => chunk([], { usage: usage ?? null }),
   }
-}
-
-/** A whole message as pieces, for those who ask for a stream and get what was said before. */
-export function piecesOf(message: AssistantMessage): ChatDelta[] {
-  const { content, refusal, tool_calls: calls } = message
-  const text = textOf(content)
-  return [
-    ...(text === '' ? [] : [{ content: text }]),
-    ...(typeof refusal === 'string' && refusal !== '' ? [{ refusal }] : []),
-    ...(calls && calls.length > 0 ? [{ tool_calls: calls.map((call: ToolCall, index) => ({ ...call, index })) }] : []),
-  ]
 }

@@ -26,6 +26,11 @@ export class ChatError extends Error {
   }
 }
 
+/** The client is gone, by its connection or by reading nothing. 499 is nginx's number for it; nobody reads it but the log. */
+export function isGone(error: unknown): boolean {
+  return error instanceof ChatError && error.status === 499
+}
+
 /** none, unknown: as of a StoreError. input: what the request brought is in the conversation, a whole reply is not. */
 export type FailureEffect = 'none' | 'unknown' | 'input'
 

@@ -22,9 +22,12 @@ const isWords = (part: unknown) => {
   return type === 'text' || type === 'refusal'
 }
 
-/** The conversation as a chat API takes it: no tool result without its call, results right behind their call, no call without a result. */
+/** The conversation as a chat API takes it: no tool result without its call, results right behind their call, no call without a result; at its end
+ *  what is to be answered, not what an earlier try has said of the answer. */
 export function historyOf(records: readonly StoredRecord[]): ChatMessage[] {
-  const messages = records.map(({ record }) => messageOf(record)).filter((message) => message !== undefined)
+  const said = records.filter(({ record }) => messageOf(record) !== undefined)
+  const end = said.findLastIndex(({ record }) => record.interrupted !== true) + 1
+  const messages = said.slice(0, end).map(({ record }) => messageOf(record)!)
   const results = new Map<string, ChatMessage>()
   for (const message of messages)
     if (message.role === 'tool' && !results.has(message.tool_call_id!)) results.set(message.tool_call_id!, message)
@@ -39,9 +42,18 @@ function resultsOf(message: ChatMessage, results: ReadonlyMap<string, ChatMessag
   return (message as AssistantMessage).tool_calls!.map(({ id }) => results.get(id) ?? { role: 'tool', tool_call_id: id, content: noResult })
 }
 
-/** Messages that stand behind the last whole reply: nobody has answered them to the end. */
-export function unansweredOf(records: readonly StoredRecord[]): ChatMessage[] {
+/** Messages that stand behind the last whole reply: nobody has answered them to the end.
+ *  @param begun  requests that have come to a turn. The input of another one waits, or was taken back by its client: it is not in the conversation. */
+export function unansweredOf(records: readonly StoredRecord[], begun: ReadonlySet<string>): ChatMessage[] {
   const answered = records.findLastIndex(({ record }) => messageOf(record)?.role === 'assistant' && record.interrupted !== true)
-  const messages = records.slice(answered + 1).map(({ record }) => messageOf(record))
-  return messages.filter((message) => message !== undefined).filter(({ role }) => role !== 'assistant')
+  const unanswered: ChatMessage[] = []
+  let there = true
+  for (const { record, request, turn } of records.slice(answered + 1)) {
+    // Only the first record of an input says whose it is.
+    if (request !== undefined) there = begun.has(request)
+    else if (turn !== undefined) there = true
+    const message = there ? messageOf(record) : undefined
+    if (message && message.role !== 'assistant') unanswered.push(message)
+  }
+  return unanswered
 }

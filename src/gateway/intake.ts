@@ -63,5 +63,7 @@ export async function takeIn(store: ChatStore, key: string, { remembered, input 
     }
   }
   if (input.length === 1) return input
-  return withoutStored(input, unansweredOf(await session.tail(unansweredMax)))
+  const [turns, records] = await Promise.all([store.turns({ key, limit: unansweredMax }), session.tail(unansweredMax)])
+  const begun = new Set(turns.filter(({ state }) => state !== 'queued').map(({ requestId }) => requestId))
+  return withoutStored(input, unansweredOf(records, begun))
 }

@@ -1,22 +1,20 @@
-/** One chat request and its turn: input in, model asked, reply stored. What happens at which moment:
+/** One chat request and its turn: input in, model asked, reply stored, answer out. What happens at which moment:
  *
- *  1 the input is appended, durably, by the store, before it waits for the turn
- *  2 the turn begins: what others left for it is taken, the history read, the model asked
- *  3 the reply is appended; then, if others have left something meanwhile, back to the history
- *  4 the turn ends, and only now is the request answered to its end
+ *  1 the input is appended, durably, by the store, before it waits for the turn. A client that goes while it waits takes its input with it
+ *  2 the turn begins: see work.ts
+ *  3 the turn ends, and only now is the request answered to its end
  *
- *  Broken off between 2 and 3 (the client is gone, the model fails, time is over, somebody interrupts): what was said is appended, marked
- *  `interrupted`, and the turn ends as interrupted or failed. A crash there loses what was said, never the input: it is the next turn's. */
-import { isStoreError, type Turn, type TurnResult } from '../index.js'
+ *  Broken off in 2 (the client is gone, the model fails, time is over, somebody interrupts): what was said is appended, marked `interrupted`, and the
+ *  turn ends as interrupted or failed. What others leave in the last moment is answered in a turn of its own, after the request. */
+import { isStoreError, type Turn, type TurnOptions, type TurnResult } from '../index.js'
 import type { Caller } from './caller.js'
-import { type Answer, answerOf, joined, type Reply, replySeparator } from './completion.js'
-import { ChatError, type Failure, failureOf } from './failure.js'
-import { historyOf } from './history.js'
+import { type Answer, answerOf, joined } from './completion.js'
+import { ChatError, type Failure, failureOf, isGone } from './failure.js'
 import { partsOf, takeIn } from './intake.js'
 import type { ChatDelta, ChatMessage, ChatModel } from './model.js'
 import type { CheckedChatOptions } from './options.js'
-import { askModel } from './reply.js'
 import type { ChatRequest } from './request.js'
+import { TurnWork } from './work.js'
 
 export interface RunInput {
   readonly options: CheckedChatOptions
@@ -28,6 +26,8 @@ export interface RunInput {
   readonly fingerprint: string
   readonly onBegin: (turn: Turn) => void
   readonly onPiece: (delta: ChatDelta) => void
+  /** A turn for what others have left has ended, after this request's own. */
+  readonly onLeft: (turn: Turn, failure: Failure | undefined, finishReason: string | undefined) => void
 }
 
 export type Outcome =
@@ -36,7 +36,8 @@ export type Outcome =
   | { readonly kind: 'coalesced'; readonly result: TurnResult }
   | { readonly kind: 'failed'; readonly failure: Failure; readonly interrupted: boolean }
 
-const heartbeatMs = 1_000
+/** How often a second try may find that the first one, which it has joined, was given up by its client. */
+const joinsMax = 10
 
 export class ChatRun {
   /** Never rejects. */
@@ -44,8 +45,7 @@ export class ChatRun {
   #input: RunInput
   #abort = new AbortController()
   #turn: Turn | undefined
-  #replies: Reply[] = []
-  #beatAt = 0
+  #work: TurnWork | undefined
   #abandon!: (outcome: Outcome) => void
   #abandonTimer: NodeJS.Timeout | undefined
 
@@ -54,7 +54,7 @@ export class ChatRun {
     const abandoned = new Promise<Outcome>((resolve) => {
       this.#abandon = resolve
     })
-    this.#abort.signal.addEventListener('abort', () => this.#abandonLater(this.#abort.signal), { once: true })
+    this.#abort.signal.addEventListener('abort', () => this.#abandonLater(this.#abort.signal.reason), { once: true })
     this.outcome = Promise.race([this.#run(), abandoned]).finally(() => clearTimeout(this.#abandonTimer))
   }
 
@@ -73,103 +73,81 @@ export class ChatRun {
       const parts = partsOf(chat.messages)
       const input = await takeIn(options.store, caller.key, parts)
       this.#abort.signal.throwIfAborted()
-      const { lane, maxTurnMs, waitMs } = options
-      const { requestId, channelId, whenBusy } = caller
-      const result = await options.store.runTurn(
-        caller.key,
-        {
-          requestId,
-          channelId,
-          lane,
-          whenBusy,
-          maxTurnMs,
-          waitMs,
-          signal: this.#abort.signal,
-          input: input.map((message) => ({ type: 'message', message })),
-        },
-        (turn) => this.#work(turn, parts.system),
-      )
-      return this.#outcomeOf(result)
+      return this.#outcomeOf(await this.#runTurn(input, parts.system))
     } catch (error) {
       return this.#failed(error)
     }
   }
 
-  async #work(turn: Turn, system: readonly ChatMessage[]): Promise<Answer | undefined> {
-    this.#turn = turn
-    turn.signal.addEventListener('abort', () => this.#abandonLater(turn.signal), { once: true })
-    this.#input.onBegin(turn)
-    await turn.pending()
-    do {
-      const history = historyOf(await turn.tail(this.#input.options.historyMax))
-      const separate = this.#replies.length > 0
-      this.#replies.push(await this.#reply(turn, [...system, ...history], separate))
-      // A reply that calls tools is answered by its client; what has been left meanwhile stays for the turn that brings the results.
-    } while (!this.#callsTools() && (await turn.pending()).length > 0)
-    // Kept only where somebody may ask for it: the reply is in the transcript already.
-    return this.#input.caller.idempotent ? this.#answer() : undefined
-  }
-
-  async #reply(turn: Turn, messages: readonly ChatMessage[], separate: boolean): Promise<Reply> {
-    const { options, chat, caller, modelName, model } = this.#input
-    let first = separate
-    const { reply, unsaid } = await askModel({
-      model,
-      messages,
-      replyMs: options.replyMs,
-      replyBytesMax: options.replyBytesMax,
-      abort: (reason) => this.abort(reason),
-      onPiece: (delta) => {
-        this.#beat(turn)
-        if (first) this.#input.onPiece({ content: replySeparator })
-        first = false
-        this.#input.onPiece(delta)
-      },
-      context: {
-        signal: turn.signal,
-        model: modelName,
-        key: turn.key,
-        sessionId: turn.sessionId,
-        turn: turn.turn,
-        attempt: turn.attempt,
-        requestId: caller.requestId,
-        channelId: caller.channelId,
-        params: chat.params,
-      },
-      keep: async (message, why) => {
-        await turn.append({ type: 'message', message, model: modelName, interrupted: true, why })
-      },
-    })
-    const { message, finishReason, usage } = reply
-    await turn.append({ type: 'message', message, model: modelName, finishReason, ...(usage ? { usage } : {}) })
-    for (const delta of unsaid) {
-      if (first) this.#input.onPiece({ content: replySeparator })
-      first = false
-      this.#input.onPiece(delta)
+  async #runTurn(input: readonly ChatMessage[], system: readonly ChatMessage[]): Promise<TurnResult> {
+    const { options, caller } = this.#input
+    const { lane, maxTurnMs, waitMs } = options
+    const { requestId, channelId, whenBusy } = caller
+    const turnOptions: TurnOptions = {
+      requestId,
+      channelId,
+      lane,
+      whenBusy,
+      maxTurnMs,
+      waitMs,
+      signal: this.#abort.signal,
+      input: input.map((message) => ({ type: 'message', message })),
     }
-    return reply
+    const work = (turn: Turn): Promise<Answer | undefined> =>
+      turn.requestId === requestId ? this.#own(turn, system) : this.#left(turn, system)
+    for (let joins = 0; ; joins++) {
+      try {
+        return await options.store.runTurn(caller.key, turnOptions, work)
+      } catch (error) {
+        // The try that this one has joined was broken off, since its client has gone. This one's has not.
+        if (!isGone(error) || this.#abort.signal.aborted || joins === joinsMax) throw error
+      }
+    }
   }
 
-  /** Tokens are progress. */
-  #beat(turn: Turn): void {
-    const now = performance.now()
-    if (now - this.#beatAt < heartbeatMs) return
-    this.#beatAt = now
-    turn.heartbeat()
+  async #own(turn: Turn, system: readonly ChatMessage[]): Promise<Answer | undefined> {
+    const { caller, onBegin, onPiece } = this.#input
+    this.#turn = turn
+    this.#work = this.#workOf(turn, system, caller.idempotent, onPiece, (reason) => this.#abandonLater(reason))
+    onBegin(turn)
+    await this.#work.run()
+    // Kept only where somebody may ask for it: the reply is in the transcript already.
+    return caller.idempotent ? this.#answer(this.#work) : undefined
   }
 
-  #callsTools(): boolean {
-    return (this.#replies.at(-1)?.message.tool_calls?.length ?? 0) > 0
+  /** What others have left in the last moment, too late to be a part of this request's answer (F34). */
+  async #left(turn: Turn, system: readonly ChatMessage[]): Promise<undefined> {
+    const work = this.#workOf(turn, system, false, nothing, nothing)
+    try {
+      await work.run()
+      this.#input.onLeft(turn, undefined, work.replies.at(-1)?.finishReason)
+      return undefined
+    } catch (error) {
+      this.#input.onLeft(turn, failureOf(error, true), undefined)
+      throw error
+    }
   }
 
-  #answer(): Answer {
+  #workOf(
+    turn: Turn,
+    system: readonly ChatMessage[],
+    idempotent: boolean,
+    onPiece: (delta: ChatDelta) => void,
+    onAbort: (reason: unknown) => void,
+  ): TurnWork {
+    const { options, model, modelName, chat } = this.#input
+    return new TurnWork({ options, model, modelName, params: chat.params, system, idempotent, onPiece, onAbort }, turn)
+  }
+
+  #answer(work: TurnWork): Answer {
     const { created, modelName: model, fingerprint } = this.#input
-    return { created, model, fingerprint, ...joined(this.#replies) }
+    return { created, model, fingerprint, ...joined(work.replies) }
   }
 
   #outcomeOf(result: TurnResult): Outcome {
     if (result.outcome === 'coalesced') return { kind: 'coalesced', result }
-    if (result.outcome !== 'duplicate') return { kind: 'answered', result, answer: this.#answer(), replayed: false }
+    if (this.#work && result.turn === this.#turn?.turn)
+      return { kind: 'answered', result, answer: this.#answer(this.#work), replayed: false }
     const answer = answerOf(result.value)
     if (!answer)
       throw new ChatError(409, 'no_stored_reply', 'This request was answered before; its reply was not kept.', { retryable: false })
@@ -179,22 +157,23 @@ export class ChatRun {
   }
 
   #failed(error: unknown): Outcome {
-    const lost = this.#turn?.signal.aborted === true
-    return { kind: 'failed', failure: failureOf(lost ? this.#whyAborted(error) : error, this.#turn !== undefined), interrupted: lost }
-  }
-
-  /** Our own reasons and the store's errors say themselves what they are; anything else that ends a turn from outside is an interruption. */
-  #whyAborted(error: unknown): unknown {
-    const reason: unknown = this.#turn?.signal.reason
-    if (this.#abort.signal.aborted || isStoreError(reason) || error !== reason) return error
-    return new ChatError(409, 'turn_interrupted', 'The turn was interrupted by another request of this session, or by an operator.', {
-      retryable: false,
-      cause: reason,
-    })
+    const interrupted = this.#turn?.signal.aborted === true
+    return { kind: 'failed', failure: failureOf(interruptionOr(error), this.#turn !== undefined), interrupted }
   }
 
   /** The turn stays until the model has settled. Its client does not have to. */
-  #abandonLater(signal: AbortSignal): void {
-    this.#abandonTimer ??= setTimeout(() => this.#abandon(this.#failed(signal.reason)), this.#input.options.settleMs)
+  #abandonLater(reason: unknown): void {
+    this.#abandonTimer ??= setTimeout(() => this.#abandon(this.#failed(reason)), this.#input.options.settleMs)
   }
 }
+
+/** For the client, an interruption is not the same as a turn that was lost to a takeover. */
+function interruptionOr(error: unknown): unknown {
+  if (!isStoreError(error, 'TURN_LOST') || error.details.interruptedBy === undefined) return error
+  return new ChatError(409, 'turn_interrupted', 'The turn was interrupted by another request of this session, or by an operator.', {
+    retryable: false,
+    cause: error,
+  })
+}
+
+function nothing(): void {}

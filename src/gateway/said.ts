@@ -1,5 +1,5 @@
 /** What a model has said so far, put together from its pieces. */
-import type { AssistantMessage, ChatDelta, ToolCall, ToolCallDelta } from './model.js'
+import { type AssistantMessage, type ChatDelta, type ToolCall, type ToolCallDelta, textOf } from './model.js'
 
 interface ToolCallSaid {
   id: string
@@ -65,4 +65,15 @@ export class Said {
 /** Such pieces may be joined while a reader is slow. */
 export function isPlainText(delta: ChatDelta): delta is { readonly content: string } {
   return typeof delta.content === 'string' && Object.keys(delta).length === 1
+}
+
+/** A whole message as pieces, for those who ask for a stream and get what was said before. */
+export function piecesOf(message: AssistantMessage): ChatDelta[] {
+  const { content, refusal, tool_calls: calls } = message
+  const text = textOf(content)
+  return [
+    ...(text === '' ? [] : [{ content: text }]),
+    ...(typeof refusal === 'string' && refusal !== '' ? [{ refusal }] : []),
+    ...(calls && calls.length > 0 ? [{ tool_calls: calls.map((call: ToolCall, index) => ({ ...call, index })) }] : []),
+  ]
 }

@@ -7,9 +7,9 @@ afterEach(() => it.close())
 const key = { 'x-session-key': 'agent:main:web:1' }
 const ask = (text: string, headers: Record<string, string> = {}) => it.ask({ messages: [user(text)] }, { ...key, ...headers })
 
-async function busy(options: Parameters<typeof setUp>[0] = {}) {
+async function busy(options: Parameters<typeof setUp>[0] = {}, storeOptions: Parameters<typeof setUp>[1] = {}) {
   const held = heldModel()
-  it = await setUp({ model: held.model, ...options })
+  it = await setUp({ model: held.model, ...options }, storeOptions)
   const first = ask('a')
   return { held, first, call: await held.call(0) }
 }
@@ -87,23 +87,52 @@ describe('queue', () => {
     await first
   })
 
-  test('a client that goes while it waits never has its turn; its message stays in the conversation (F41)', async () => {
+  test('a client that goes while it waits never has its turn, and takes its message with it (F41)', async () => {
     const { held, first, call } = await busy({ headersAfterMs: 10 })
     const response = await it.ask({ messages: [user('b')], stream: true }, key)
     await response.body!.cancel()
     await until(() => it.turnLines()[0])
+    expect(it.turnLines()[0]).toMatchObject({ outcome: 'rejected', error: { code: 'client_disconnected', effect: 'none' } })
     call.finish('to a')
     await first
-    expect(held.calls).toHaveLength(1)
-    expect(await it.said('agent:main:web:1')).toContain('user: b')
+    const third = ask('c')
+    const next = await held.call(1)
+    expect(next.messages.map(({ content }) => content)).toEqual(['a', 'to a', 'c'])
+    next.finish()
+    await third
   })
 
-  test('a full queue is 429 with Retry-After, and says that nothing was written', async () => {
-    const { first, call } = await busy()
-    it.store.queuedMax = 0
+  test('a message that was taken back so comes again with the next, and is not left out then', async () => {
+    const { held, first, call } = await busy({ headersAfterMs: 10 })
+    const response = await it.ask({ messages: [user('b')], stream: true }, key)
+    await response.body!.cancel()
+    await until(() => it.turnLines()[0])
+    const next = it.ask({ messages: [user('a'), user('b'), user('c')] }, key)
+    await until(async () => (await it.said('agent:main:web:1')).includes('user: c') || undefined)
+    call.finish('to a')
+    await first
+    expect((await held.call(1)).messages.map(({ content }) => content)).toEqual(['a', 'to a', 'b', 'c'])
+    held.calls[1]!.finish()
+    await next
+  })
+
+  test('a wait that is too long is 409, and nothing of it stays', async () => {
+    const { first, call } = await busy({ waitMs: 50 })
     const response = await ask('b')
+    expect(response.status).toBe(409)
+    expect(response.headers.get('x-should-retry')).toBe('true')
+    expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0)
+    expect(await response.json()).toMatchObject({ error: { code: 'TURN_BUSY', effect: 'none' } })
+    call.finish()
+    await first
+  })
+
+  test('a lane without a free slot is 429 with Retry-After, and nothing of the request stays', async () => {
+    const { first, call } = await busy({ waitMs: 50 }, { lanes: { main: 1 } })
+    const response = await it.ask({ messages: [user('b')] }, { 'x-session-key': 'agent:main:web:2' })
     expect(response.status).toBe(429)
-    expect(Object.fromEntries(response.headers)).toMatchObject({ 'retry-after': '2', 'x-should-retry': 'true' })
+    expect(response.headers.get('x-should-retry')).toBe('true')
+    expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0)
     expect(await response.json()).toMatchObject({ error: { type: 'rate_limit_error', code: 'LANE_FULL', effect: 'none' } })
     call.finish()
     await first

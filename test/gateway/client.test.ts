@@ -42,7 +42,7 @@ async function onDisk(of = key): Promise<{ role: string; content: string; interr
 
 async function turnsOf({ url }: GatewayProcess, of = key): Promise<Record<string, unknown>[]> {
   const response = await fetch(`${url}/sessions/${encodeURIComponent(of)}/turns`)
-  return ((await response.json()) as { data: Record<string, unknown>[] }).data
+  return ((await response.json()) as { data?: Record<string, unknown>[] }).data ?? []
 }
 
 describe('F31 two requests at once on one key with 15 earlier turns', () => {

@@ -1,7 +1,7 @@
 /** How a request's messages and the stored conversation come together. */
 import { afterEach, describe, expect, test } from 'vitest'
-import type { ChatMessage } from '../../src/gateway/index.js'
-import { assistant, contentOf, hear, heldModel, type Setting, setUp, user } from './setting.js'
+import { type ChatMessage, createChatHandler } from '../../src/gateway/index.js'
+import { assistant, contentOf, hear, heldModel, origin, type Setting, setUp, storeWith, until, user } from './setting.js'
 
 let it: Setting
 afterEach(() => it.close())
@@ -219,6 +219,47 @@ describe('messages left for an active turn', () => {
     two.say('to b')
     two.finish('to b, and more')
     expect(await hear(first)).toMatchObject({ text: 'to a\n\nto b, and more', done: true })
+  })
+
+  test('F34 in the last moment are answered in a turn of their own, which is logged', async () => {
+    const held = heldModel()
+    it = await setUp({ model: held.model })
+    let open = () => {}
+    const gate = new Promise<void>((resolve) => {
+      open = resolve
+    })
+    const late = storeWith(it.store, {
+      runTurn: (at, options, work) =>
+        it.store.runTurn(at, options, async (turn) => {
+          const value = await work(turn)
+          if (turn.turn === 1) await gate
+          return value
+        }),
+    })
+    const handler = createChatHandler({ store: late, model: held.model, log: (line) => it.lines.push(line) })
+    const request = (text: string, more = {}) => {
+      const headers = { 'content-type': 'application/json', ...key, ...more }
+      return handler(
+        new Request(`${origin}/v1/chat/completions`, { method: 'POST', headers, body: JSON.stringify({ messages: [user(text)] }) }),
+      )
+    }
+    const first = request('a')
+    ;(await held.call(0)).finish('to a')
+    await until(async () => (await it.said('agent:main:web:1')).length === 2 || undefined)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    expect((await request('b', { 'x-when-busy': 'coalesce' })).status).toBe(202)
+    open()
+    expect(await contentOf(await first)).toBe('to a')
+    const second = await held.call(1)
+    expect(second.messages.at(-1)).toEqual(user('b'))
+    second.finish('to b')
+    await until(() => it.turnLines().length === 3 || undefined)
+    expect(it.turnLines().map(({ outcome, turn }) => [outcome, turn])).toEqual([
+      ['coalesced', 1],
+      ['completed', 1],
+      ['completed', 2],
+    ])
+    expect(await it.said('agent:main:web:1')).toEqual(['user: a', 'assistant: to a', 'user: b', 'assistant: to b'])
   })
 
   async function startStream(held: ReturnType<typeof heldModel>, text: string): Promise<Response> {

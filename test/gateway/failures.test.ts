@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { createChatHandler, echoModel, type GatewayLog } from '../../src/gateway/index.js'
 import { type ErrorCode, errorCodes, StoreError } from '../../src/index.js'
-import { origin, type Setting, setUp, user } from './setting.js'
+import { origin, type Setting, setUp, storeWith, user } from './setting.js'
 
 let it: Setting
 afterEach(() => it.close())
@@ -11,7 +11,7 @@ afterEach(() => it.close())
 async function failing(error: unknown, headers: Record<string, string> = {}) {
   it = await setUp()
   const lines: GatewayLog[] = []
-  const store = Object.assign(Object.create(it.store) as typeof it.store, { runTurn: () => Promise.reject(error) })
+  const store = storeWith(it.store, { runTurn: () => Promise.reject(error) })
   const handler = createChatHandler({ store, model: echoModel(), log: (line) => lines.push(line) })
   const response = await handler(
     new Request(`${origin}/v1/chat/completions`, {

@@ -21,9 +21,15 @@ export interface GatewayProcess {
 const running = new Set<ChildProcess>()
 
 /** @returns how it ended, when that is what it did instead of listening. */
-export function run(flags: readonly string[], env: Record<string, string> = {}): Promise<GatewayProcess | { code: number | string; stderr: string; stdout: string }> {
+export function run(
+  flags: readonly string[],
+  env: Record<string, string> = {},
+): Promise<GatewayProcess | { code: number | string; stderr: string; stdout: string }> {
   const bare = Object.entries(process.env).filter(([name]) => !/^(HOLDFAST|OPENAI)_/.test(name))
-  const child = spawn(process.execPath, [program, ...flags], { env: { ...Object.fromEntries(bare), ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [program, ...flags], {
+    env: { ...Object.fromEntries(bare), ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   running.add(child)
   const lines: string[] = []
   let stderr = ''
@@ -69,5 +75,11 @@ export function freshDirectory(): string {
 }
 
 export function clientOf({ url }: { readonly url: string }, key: string, more: ConstructorParameters<typeof OpenAI>[0] = {}): OpenAI {
-  return new OpenAI({ baseURL: `${url}/v1`, apiKey: 'of-no-use', maxRetries: 0, ...more, defaultHeaders: { 'x-session-key': key, ...more.defaultHeaders } })
+  return new OpenAI({
+    baseURL: `${url}/v1`,
+    apiKey: 'of-no-use',
+    maxRetries: 0,
+    ...more,
+    defaultHeaders: { 'x-session-key': key, ...more.defaultHeaders },
+  })
 }

@@ -59,6 +59,16 @@ describe('the model is shown', () => {
     ])
   })
 
+  test('at its end what is to be answered: without what an earlier try has said', () => {
+    const broken = { type: 'message', message: assistant('hal'), interrupted: true }
+    expect(historyOf(stored({ type: 'message', message: user('a') }, broken))).toEqual([user('a')])
+    expect(historyOf(stored({ type: 'message', message: user('a') }, broken, { type: 'message', message: user('b') }))).toEqual([
+      user('a'),
+      assistant('hal'),
+      user('b'),
+    ])
+  })
+
   test('whatever the window cuts off: every call has its results right behind it, and no result stands alone', () => {
     const message = fc.oneof(
       fc.constant(user('u')),
@@ -95,7 +105,7 @@ describe('a request is', () => {
 })
 
 describe('of what is new', () => {
-  const unanswered = (...messages: ChatMessage[]) => unansweredOf(said(user('old'), assistant('answered'), ...messages))
+  const unanswered = (...messages: ChatMessage[]) => unansweredOf(said(user('old'), assistant('answered'), ...messages), new Set())
 
   test('what is stored and unanswered is left out at the front', () => {
     expect(withoutStored([user('a'), user('b'), user('c')], unanswered(user('a'), user('b')))).toEqual([user('c')])
@@ -110,7 +120,20 @@ describe('of what is new', () => {
 
   test('a reply that was broken off answers nothing', () => {
     const records = stored({ type: 'message', message: user('a') }, { type: 'message', message: assistant('hal'), interrupted: true })
-    expect(unansweredOf(records)).toEqual([user('a')])
+    expect(unansweredOf(records, new Set())).toEqual([user('a')])
+  })
+
+  test('what was stored and taken back by a client that did not wait is new, all of it', () => {
+    const message = (text: string, more: object = {}) => ({ record: { type: 'message', message: user(text) }, ...more })
+    const records = [
+      message('a', { request: 'ran' }),
+      message('b'),
+      message('c', { request: 'gone' }),
+      message('d'),
+      message('e', { turn: 3 }),
+    ]
+    const stored = records.map((record, at) => ({ seq: at + 1, ...record }))
+    expect(unansweredOf(stored, new Set(['ran'])).map(({ content }) => content)).toEqual(['a', 'b', 'e'])
   })
 
   test('the same words are the same, as text or as parts', () => {

@@ -1,6 +1,7 @@
 /** Second tries: by a client that lost its connection, or by a library that tries again on its own. */
 import { afterEach, describe, expect, test } from 'vitest'
-import { contentOf, hear, heldModel, type Setting, setUp, user } from './setting.js'
+import { createChatHandler } from '../../src/gateway/index.js'
+import { contentOf, hear, heldModel, origin, type Setting, setUp, storeWith, user } from './setting.js'
 
 let it: Setting
 afterEach(() => it.close())
@@ -45,6 +46,48 @@ describe('with an idempotency key', () => {
     expect(held.calls).toHaveLength(1)
   })
 
+  test('a second try outlives the first: the client of that one may go', async () => {
+    const held = heldModel()
+    it = await setUp({ model: held.model })
+    const client = new AbortController()
+    const first = it.ask({ messages: [user('a')] }, once, client.signal)
+    ;(await held.call(0)).say('half')
+    const again = it.ask({ messages: [user('a')] }, once)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    client.abort()
+    expect((await first).status).toBe(499)
+    const second = await held.call(1)
+    expect(second.context.attempt).toBe(2)
+    expect(second.messages).toEqual([user('a')])
+    second.finish('whole')
+    expect(await contentOf(await again)).toBe('whole')
+    expect(await it.said('agent:main:web:1')).toEqual(['user: a', 'assistant: half …', 'assistant: whole'])
+  })
+
+  test('a reply that was stored when the turn came to no end is found again, not made again', async () => {
+    const held = heldModel()
+    it = await setUp({ model: held.model })
+    const turnEnds = storeWith(it.store, {
+      runTurn: (at, options, work) =>
+        it.store.runTurn(at, options, async (turn) => {
+          await work(turn)
+          throw new Error('killed here')
+        }),
+    })
+    const killed = createChatHandler({ store: turnEnds, model: async () => 'stored' })
+    const request = {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...once },
+      body: JSON.stringify({ messages: [user('a')] }),
+    }
+    expect((await killed(new Request(`${origin}/v1/chat/completions`, request))).status).toBe(502)
+    const again = await it.ask({ messages: [user('a')], stream: true }, once)
+    expect(await hear(again)).toMatchObject({ text: 'stored', done: true })
+    expect(held.calls).toHaveLength(0)
+    expect(await it.said('agent:main:web:1')).toEqual(['user: a', 'assistant: stored'])
+    expect((await it.ask({ messages: [user('a')] }, once)).headers.get('idempotent-replayed')).toBe('true')
+  })
+
   test('a request that failed may run again, and clients are told so', async () => {
     let fails = true
     it = await setUp({
@@ -58,6 +101,7 @@ describe('with an idempotency key', () => {
     expect(failed.headers.get('x-should-retry')).toBe('true')
     fails = false
     expect(await contentOf(await it.ask({ messages: [user('a')] }, once))).toBe('up')
+    expect(await it.said('agent:main:web:1')).toEqual(['user: a', 'assistant: up'])
   })
 
   test('another request under the same key is refused: 422', async () => {

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { createChatHandler, echoModel } from '../../src/gateway/index.js'
 import { StoreError } from '../../src/index.js'
-import { heldModel, origin, type Setting, setUp, user } from './setting.js'
+import { heldModel, origin, type Setting, setUp, storeWith, user } from './setting.js'
 
 let it: Setting
 afterEach(() => it.close())
@@ -64,7 +64,7 @@ describe('sessions', () => {
 
   test('say nothing of the fields that others keep in their entries', async () => {
     it = await setUp()
-    await it.store.store.update('k', () => ({ secret: 'hunter2' }))
+    await it.store.update('k', () => ({ secret: 'hunter2' }))
     expect(await (await it.look('/sessions')).text()).not.toContain('hunter2')
   })
 
@@ -105,9 +105,7 @@ describe('health', () => {
 
   test('is 503 with our code when it cannot', async () => {
     it = await setUp()
-    const store = Object.assign(Object.create(it.store) as typeof it.store, {
-      get: () => Promise.reject(new StoreError('STORE_CORRUPT', '/srv/x')),
-    })
+    const store = storeWith(it.store, { get: () => Promise.reject(new StoreError('STORE_CORRUPT', '/srv/x')) })
     const response = await createChatHandler({ store, model: echoModel() })(new Request(`${origin}/healthz`))
     expect(response.status).toBe(503)
     expect(await response.json()).toMatchObject({ status: 'failing', error: { code: 'STORE_CORRUPT' } })

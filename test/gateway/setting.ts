@@ -2,14 +2,22 @@
 import fs from 'node:fs'
 import os from 'node:os'
 import { join } from 'node:path'
-import type { ChatHandler, ChatHandlerOptions, ChatMessage, ChatModel, GatewayLog, ModelContext, TurnLog } from '../../src/gateway/index.js'
+import type {
+  ChatHandler,
+  ChatHandlerOptions,
+  ChatMessage,
+  ChatModel,
+  ChatStore,
+  GatewayLog,
+  ModelContext,
+  TurnLog,
+} from '../../src/gateway/index.js'
 import { createChatHandler, echoModel } from '../../src/gateway/index.js'
-import { SessionStore, type StoredRecord } from '../../src/index.js'
-import { StandIn } from './stand-in.js'
+import { SessionStore, type StoredRecord, type StoreOptions } from '../../src/index.js'
 
 export interface Setting {
   readonly dir: string
-  readonly store: StandIn
+  readonly store: SessionStore
   readonly handler: ChatHandler
   readonly lines: GatewayLog[]
   readonly turnLines: () => TurnLog[]
@@ -25,9 +33,9 @@ export const origin = 'http://gateway.test'
 export const user = (content: string): ChatMessage => ({ role: 'user', content })
 export const assistant = (content: string): ChatMessage => ({ role: 'assistant', content })
 
-export async function setUp(options: Partial<ChatHandlerOptions> = {}): Promise<Setting> {
+export async function setUp(options: Partial<ChatHandlerOptions> = {}, storeOptions: StoreOptions = {}): Promise<Setting> {
   const dir = fs.mkdtempSync(join(os.tmpdir(), 'holdfast-gateway-'))
-  const store = new StandIn(await SessionStore.open(join(dir, 'store'), { durability: 'process' }))
+  const store = await SessionStore.open(join(dir, 'store'), { durability: 'process', closeMs: 1_000, ...storeOptions })
   const lines: GatewayLog[] = []
   const handler = createChatHandler({ store, model: echoModel(), log: (line) => lines.push(line), ...options })
   const records = async (key: string) => (await store.session(key).tail(10_000)).map(({ record }: StoredRecord) => record)
@@ -58,6 +66,18 @@ export async function setUp(options: Partial<ChatHandlerOptions> = {}): Promise<
       await store.close()
       fs.rmSync(dir, { recursive: true, force: true })
     },
+  }
+}
+
+/** A store that does some things in another way. */
+export function storeWith(store: SessionStore, otherwise: Partial<ChatStore>): ChatStore {
+  return {
+    runTurn: (key, options, work) => store.runTurn(key, options, work),
+    turns: (options) => store.turns(options),
+    get: (key) => store.get(key),
+    entries: (options) => store.entries(options),
+    session: (key) => store.session(key),
+    ...otherwise,
   }
 }
 
