@@ -1,7 +1,7 @@
 /** Streams, and what becomes of a turn when its client goes in the middle. */
 import { afterEach, describe, expect, test } from 'vitest'
-import { ChatError, echoModel } from '../../src/gateway/index.js'
-import { type Chunk, hear, heardIn, heldModel, type Setting, setUp, until, user } from './setting.js'
+import { ChatError, createChatHandler, echoModel } from '../../src/gateway/index.js'
+import { type Chunk, hear, heardIn, heldModel, origin, type Setting, setUp, storeWith, until, user } from './setting.js'
 
 let it: Setting
 afterEach(() => it.close())
@@ -49,11 +49,38 @@ describe('a stream', () => {
     expect(chunks.at(-1)).toMatchObject({ choices: [], usage: null })
   })
 
-  test('the reply is stored before [DONE] is said', async () => {
+  test('the reply is stored, and the turn has ended, before [DONE] is said', async () => {
     it = await setUp()
     const reader = (await it.ask(stream('hello'), key)).body!.getReader()
     for (let heard = ''; !heard.includes('[DONE]'); ) heard += await readOnce(reader)
     expect((await it.said('agent:main:web:1')).at(-1)).toMatch(/^assistant: You said/)
+    expect(await it.store.turns({ key: 'agent:main:web:1' })).toMatchObject([{ state: 'completed' }])
+  })
+
+  test('a stream does not end while its turn has not', async () => {
+    it = await setUp()
+    let open = () => {}
+    const gate = new Promise<void>((resolve) => {
+      open = resolve
+    })
+    const held = storeWith(it.store, {
+      runTurn: (at, options, work) =>
+        it.store.runTurn(at, options, async (turn) => {
+          const value = await work(turn)
+          await gate
+          return value
+        }),
+    })
+    const handler = createChatHandler({ store: held, model: echoModel() })
+    const headers = { 'content-type': 'application/json', ...key }
+    const request = new Request(`${origin}/v1/chat/completions`, { method: 'POST', headers, body: JSON.stringify(stream('hello')) })
+    const reader = (await handler(request)).body!.getReader()
+    let heard = ''
+    for (; !heard.includes('in all)'); ) heard += await readOnce(reader)
+    const more = readOnce(reader)
+    expect(await Promise.race([more, new Promise((resolve) => setTimeout(resolve, 50, 'nothing'))])).toBe('nothing')
+    open()
+    expect(await more).toContain('"finish_reason":"stop"')
   })
 
   test('a model that returns all at once is streamed in one piece', async () => {
