@@ -1,5 +1,6 @@
 /** The turns of one store in this process: who runs, who joins whom, and how they come to an end when the store is closed. */
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { channel } from 'node:diagnostics_channel'
 import type { EncodedRecord, TurnPort } from '../backend.js'
 import { type Clock, systemClock } from '../clock.js'
 import { StoreError } from '../errors.js'
@@ -25,9 +26,9 @@ export interface TurnsTools {
   encode(records: TranscriptRecord | readonly TranscriptRecord[]): readonly EncodedRecord[]
   checkAppend(options: AppendOptions | undefined): AppendOptions
   checkCount(count: unknown): number
-  report(message: Readonly<Record<string, unknown>>): void
 }
 
+const turnChannel = channel('holdfast:turn')
 /** How long an aborted turn may take to settle when the store is closed. */
 const settleMs = 5_000
 
@@ -43,11 +44,13 @@ export class Turns {
 
   constructor(port: TurnPort, lanes: Readonly<Record<string, number>> | undefined, tools: TurnsTools) {
     const clock = tools.clock ?? systemClock
+    const report = (message: object) => void (turnChannel.hasSubscribers && turnChannel.publish(message))
     this.#port = port
-    this.#lanes = new Lanes(clock, lanes, { report: (message) => tools.report(message) })
+    this.#lanes = new Lanes(clock, lanes, { report })
     this.#tools = {
       ...tools,
       clock,
+      report,
       port,
       lanes: this.#lanes,
       inside: this.#inside,

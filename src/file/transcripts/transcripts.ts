@@ -18,7 +18,7 @@ import type { Vital } from '../vital.js'
 import { Detours } from './detours.js'
 import { decided } from './receipts.js'
 import { nextLog, putLog, rewriteLog } from './rewrite.js'
-import { Transcript, type TranscriptTools } from './transcript.js'
+import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
 
 export interface TranscriptsPlaces {
   readonly transcripts: string
@@ -394,8 +394,4 @@ export class Transcripts {
     for (const { transcript } of this.#open.values()) transcript.forget()
     this.#open.clear()
   }
-}
-
-function isMoved(error: unknown): boolean {
-  return isStoreError(error, 'LOCK_LOST') && error.details.moved !== undefined
 }
