@@ -23,6 +23,7 @@ const text = z.string().min(1).max(idCharactersMax)
 const append = wait.extend({
   id: text.optional(),
   expectedSeq: seq.optional(),
+  expectedSessionId: text.optional(),
   requestId: z.string().optional(),
   channelId: z.string().optional(),
 })
