@@ -1,0 +1,227 @@
+/** Who waits for a turn and who has one, across processes: cards (card.ts) in one queue per key, beside the key's lease.
+ *
+ *      <directory>/<name of the key>          the lease (lock/lease.ts)
+ *      <directory>/<name of the key>.queue/   its cards; removed with the last one
+ *
+ *  The board advises; it decides nothing. Who has the turn says the lease, what was said says the log. Cards of the dead are taken away by
+ *  whoever comes across them; that of a turn stays, as interrupted, until the next turn of the key begins. */
+import { createHash } from 'node:crypto'
+import { errnoOf, ioError } from '../../errors.js'
+import type { TurnStatus, WhenBusy } from '../../types.js'
+import type { Host } from '../host.js'
+import { parseMaker } from '../lock/holder.js'
+import { type HeldEntry, judgeAtOnce } from '../lock/observer.js'
+import type { Holder, Verdict } from '../lock/staleness.js'
+import { Card, type CardFacts, isMark, isThere, markName, parseCard, putFile, quietly, readContent, removeQueue, tagOf } from './card.js'
+
+export type { Card, CardChanges, CardFacts, CardState, Interruption } from './card.js'
+
+export interface CardStatus extends TurnStatus {
+  readonly whenBusy: WhenBusy
+}
+
+/** How long those behind leave a free lease to each process before them. */
+const politenessMs = 50
+const pollMsDefault = 50
+const queuePattern = /^([0-9a-f]{32})\.queue$/
+
+/** The name of a key's lease and queue. A key itself never becomes a path. */
+export function leaseNameOf(key: string): string {
+  return createHash('sha256').update(key).digest('hex').slice(0, 32)
+}
+
+interface Seen {
+  readonly entry: HeldEntry
+  readonly verdict: Verdict
+}
+
+export class Board {
+  #host: Host
+  #directory: string
+
+  constructor(host: Host, directory: string) {
+    this.#host = host
+    this.#directory = directory
+  }
+
+  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen. */
+  draw(facts: CardFacts): Card {
+    const queue = this.#queueOf(facts.key)
+    return new Card(this.#host, queue, facts, () => this.#tidy(queue, this.#look(queue)))
+  }
+
+  /** How many living wait before this card, of all processes. */
+  ahead(card: Card): number {
+    return this.#before(card).length
+  }
+
+  /** Whether it is this card's turn to try the lease, that has been seen free for so long. The oldest may at once; those behind leave some time
+   *  to each process before them. So one that is frozen at the head of the line delays the others, and stops nobody. */
+  mayTry(card: Card, freeForMs: number): boolean {
+    const before = this.#before(card)
+    if (before.length === 0) return true
+    const processes = new Set(before.map(({ entry }) => processOf(entry.holder)))
+    return freeForMs > politenessMs * processes.size
+  }
+
+  /** Looks, and changes nothing. Those of one key in order: active, then waiting, then interrupted. Without a key all of them. */
+  list(key?: string): CardStatus[] {
+    if (key !== undefined) return this.#statuses(this.#queueOf(key))
+    return this.#queues().flatMap((queue) => this.#statuses(queue))
+  }
+
+  /** A living card of that request, the active one first. */
+  find(key: string, requestId: string): CardStatus | undefined {
+    return this.#statuses(this.#queueOf(key), tagOf(requestId)).find((card) => card.requestId === requestId && card.state !== 'interrupted')
+  }
+
+  /** Leaves a mark for the active turn of that key; its owner sees it in `card.interruption()`. False when none is active. */
+  requestInterrupt(key: string, by: string): boolean {
+    const queue = this.#queueOf(key)
+    let marked = false
+    for (const { entry, verdict } of this.#look(queue)) {
+      if (entry.holder.does !== 'active' || verdict.kind === 'dead') continue
+      const mark = markName(entry.holder.nonce)
+      if (!putFile(this.#host, queue, mark, { by, since: this.#host.clock.wallMs() })) continue
+      // A card goes before its mark: what its owner has not seen to remove, is seen here.
+      if (isThere(this.#host, `${queue}/${entry.name}`)) marked = true
+      else this.#removeMark(queue, mark)
+    }
+    return marked
+  }
+
+  /** Calls back when the key's cards may have changed, often without need: at each hint of the system, and every `pollMs` at least, since
+   *  hints come late or never. Returns the way to stop it. */
+  watch(key: string, changed: () => void, pollMs = pollMsDefault): () => void {
+    const over = new AbortController()
+    const unwatch = this.#host.watch(this.#queueOf(key), () => {
+      if (!over.signal.aborted) changed()
+    })
+    void this.#poll(changed, pollMs, over.signal)
+    return () => {
+      over.abort()
+      unwatch()
+    }
+  }
+
+  /** Takes away what the dead have left, those of turns included. Anybody may do it at any time. */
+  sweep(): void {
+    for (const queue of this.#queues()) {
+      this.#tidy(queue, this.#look(queue))
+      this.#sweepStrays(queue)
+      removeQueue(this.#host, queue)
+    }
+  }
+
+  async #poll(changed: () => void, pollMs: number, over: AbortSignal): Promise<void> {
+    for (;;) {
+      await this.#host.clock.sleep(pollMs, over)
+      if (over.aborted) return
+      changed()
+    }
+  }
+
+  // — looking —
+
+  /** Each card once, oldest first: while one changes its state both of its names stand there. */
+  #look(queue: string): Seen[] {
+    const judge = judgeAtOnce(this.#host)
+    const cards = new Map<string, HeldEntry>()
+    for (const name of this.#names(queue)) {
+      const entry = parseCard(name)
+      if (entry && (entry.holder.does === 'active' || !cards.has(entry.holder.nonce))) cards.set(entry.holder.nonce, entry)
+    }
+    return [...cards.values()].sort(inOrder).map((entry) => ({ entry, verdict: judge(entry.holder) }))
+  }
+
+  #before(card: Card): Seen[] {
+    const queue = this.#queueOf(card.key)
+    const waiting = this.#look(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
+    const dead = this.#tidy(queue, waiting)
+    return waiting.filter(
+      (seen) => !dead.has(seen) && (seen.entry.n < card.order || (seen.entry.n === card.order && seen.entry.holder.nonce < card.nonce)),
+    )
+  }
+
+  #statuses(queue: string, tag = ''): CardStatus[] {
+    const nowMs = this.#host.clock.wallMs()
+    const [active, waiting, interrupted]: CardStatus[][] = [[], [], []]
+    let position = 0
+    for (const { entry, verdict } of this.#look(queue)) {
+      const { does, pid, host, nonce } = entry.holder
+      const dead = verdict.kind === 'dead'
+      if (does === 'queued' && dead) continue
+      if (does === 'queued') position++
+      if (!nonce.startsWith(tag)) continue
+      const content = readContent(this.#host, `${queue}/${entry.name}`)
+      if (!content) continue
+      const rest = {
+        ...content,
+        sessionId: content.sessionId,
+        turn: content.turn,
+        channelId: content.channelId,
+        ageMs: Math.max(0, nowMs - content.since),
+      }
+      const holder = { pid, host, verdict: verdict.kind, why: verdict.why }
+      if (does === 'queued') waiting!.push({ ...rest, state: 'queued', position, holder })
+      else if (dead) interrupted!.push({ ...rest, state: 'interrupted', position: undefined, holder })
+      else active!.push({ ...rest, state: 'active', position: 0, holder })
+    }
+    return [...active!, ...waiting!, ...interrupted!]
+  }
+
+  // — tidying —
+
+  /** Removes the cards of the dead; returns which those were. */
+  #tidy(queue: string, cards: readonly Seen[]): Set<Seen> {
+    const dead = new Set(cards.filter(({ verdict }) => verdict.kind === 'dead'))
+    for (const { entry } of dead) {
+      quietly(() => this.#host.disk.unlink(`${queue}/${entry.name}`))
+      quietly(() => this.#host.disk.unlink(`${queue}/${markName(entry.holder.nonce)}`))
+    }
+    return dead
+  }
+
+  /** Marks without a card, and files that were just being made by somebody dead. */
+  #sweepStrays(queue: string): void {
+    const judge = judgeAtOnce(this.#host)
+    // Twice: one that is just being renamed may be missing from a listing.
+    const cards = new Set([...this.#look(queue), ...this.#look(queue)].map(({ entry }) => markName(entry.holder.nonce)))
+    for (const name of this.#names(queue)) {
+      const maker = parseMaker(name)
+      if (maker ? judge(maker).kind === 'dead' : isMark(name) && !cards.has(name)) quietly(() => this.#host.disk.unlink(`${queue}/${name}`))
+    }
+  }
+
+  #removeMark(queue: string, mark: string): void {
+    quietly(() => this.#host.disk.unlink(`${queue}/${mark}`))
+    removeQueue(this.#host, queue)
+  }
+
+  #queueOf(key: string): string {
+    return `${this.#directory}/${leaseNameOf(key)}.queue`
+  }
+
+  #queues(): string[] {
+    return this.#names(this.#directory)
+      .filter((name) => queuePattern.test(name))
+      .map((name) => `${this.#directory}/${name}`)
+  }
+
+  #names(path: string): string[] {
+    try {
+      return this.#host.disk.readdir(path)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return []
+      throw ioError(error, 'reading who waits for a turn', 'none')
+    }
+  }
+}
+
+function inOrder(a: HeldEntry, b: HeldEntry): number {
+  return a.n - b.n || (a.holder.nonce < b.holder.nonce ? -1 : 1)
+}
+
+function processOf({ boot, machine, pidNamespace, pid, startTime }: Holder): string {
+  return [boot, machine, pidNamespace, pid, startTime].join('.')
+}
