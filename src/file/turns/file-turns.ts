@@ -7,7 +7,7 @@ import type { Source } from '../transcripts/reading.js'
 import type { JobFor } from '../transcripts/transcripts.js'
 import { askJob, inputJob, withdrawJob } from '../transcripts/turn-jobs.js'
 import { type PastTurn, readEnd, readTurns } from '../transcripts/turn-reading.js'
-import { Board, type SeenCard } from './board.js'
+import { Board } from './board.js'
 import { KeyPlace } from './place.js'
 import type { LeaseTools } from './turn-lease.js'
 
@@ -37,7 +37,8 @@ export class FileTurns implements TurnPort {
 
   enlist(key: string, request: RequestFacts): Place {
     this.#tools.assertWritable()
-    const card = this.#board.draw(key, request)
+    const { requestId, channelId, lane, whenBusy } = request
+    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy })
     const tools: LeaseTools = {
       key,
       commit: (options, jobFor) => this.#tools.commit(key, options, jobFor),
@@ -45,7 +46,7 @@ export class FileTurns implements TurnPort {
       waits: (requestId) => this.#board.find(key, requestId)?.state === 'queued',
       nowMs: () => this.#host.clock.wallMs(),
     }
-    return new KeyPlace(this.#host, this.#leases, this.#board, card, tools)
+    return new KeyPlace(this.#host, this.#leases, this.#board, card, request, tools)
   }
 
   leaveInput(key: string, records: readonly EncodedRecord[], request: RequestFacts, wait: WaitOptions): Promise<LeftInput> {
@@ -69,8 +70,7 @@ export class FileTurns implements TurnPort {
 
   async list({ key, limit = pastTurnsDefault }: TurnsOptions): Promise<TurnStatus[]> {
     const nowMs = this.#host.clock.wallMs()
-    const cards = this.#board.list(key)
-    const live = cards.map((card) => statusOf(card, cards, nowMs))
+    const live = this.#board.list(key).map(({ whenBusy: _, ...status }): TurnStatus => status)
     if (key === undefined) return live
     const sessionId = await this.#tools.sessionIdOf(key)
     const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId), limit) ?? [])
@@ -86,28 +86,6 @@ export class FileTurns implements TurnPort {
 
 function idsOf({ requestId, channelId }: RequestFacts) {
   return { requestId, channelId }
-}
-
-/** Of a turn whose process died, nobody has been able to write down more than that. */
-function statusOf(card: SeenCard, cards: readonly SeenCard[], nowMs: number): TurnStatus {
-  const { key, sessionId, turn, requestId, channelId, lane, since, holder, verdict } = card
-  const dead = verdict.kind === 'dead'
-  const before = cards.filter(
-    (other) => other.key === key && other.state === 'queued' && other.drawn < card.drawn && other.verdict.kind !== 'dead',
-  )
-  return {
-    key,
-    sessionId,
-    turn,
-    requestId,
-    channelId,
-    lane,
-    state: dead && card.state === 'active' ? 'interrupted' : card.state,
-    position: dead ? undefined : card.state === 'active' ? 0 : before.length + 1,
-    since,
-    ageMs: Math.max(0, nowMs - since),
-    holder: { pid: holder.pid, host: holder.host, verdict: verdict.kind, why: verdict.why },
-  }
 }
 
 function pastStatus(key: string, sessionId: string, past: PastTurn, nowMs: number): TurnStatus {

@@ -8,7 +8,7 @@ import type { Source } from '../transcripts/reading.js'
 import type { JobFor } from '../transcripts/transcripts.js'
 import { endJob, type Fence, startJob, takeJob, turnLost } from '../transcripts/turn-jobs.js'
 import { readConversation, readInputs } from '../transcripts/turn-reading.js'
-import type { Card } from './board.js'
+import type { Board, Card } from './board.js'
 
 export interface LeaseTools {
   readonly key: string
@@ -25,11 +25,14 @@ export class KeyLease implements TurnLease {
   #card: Card
   #stopWatching: () => void
 
-  constructor(tools: LeaseTools, lease: Lease, card: Card, events: LeaseEvents) {
+  constructor(tools: LeaseTools, lease: Lease, card: Card, board: Board, events: LeaseEvents) {
     this.#tools = tools
     this.#lease = lease
     this.#card = card
-    this.#stopWatching = card.onInterrupt((by) => events.onInterrupt(by))
+    this.#stopWatching = board.watchCard(card, () => {
+      const asked = card.interruption()
+      if (asked) events.onInterrupt(asked.by)
+    })
   }
 
   begin(request: RequestFacts, records: readonly EncodedRecord[] | undefined): Promise<BegunTurn> {
@@ -45,7 +48,7 @@ export class KeyLease implements TurnLease {
     const beginning = { request, records, onlyForLeft, stands: () => this.#lease.stands(), waits, nowMs }
     const { requestId, channelId } = request
     const begun = await this.#tools.commit({ requestId, channelId }, (transcript, named) => startJob(transcript, beginning, named))
-    if (begun.kind === 'started') this.#card.update({ state: 'active', turn: begun.turn, sessionId: begun.sessionId, requestId })
+    if (begun.kind === 'started') this.#card.update({ state: 'active', turn: begun.turn, sessionId: begun.sessionId })
     return begun
   }
 
