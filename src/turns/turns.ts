@@ -38,6 +38,7 @@ export class Turns {
   #lanes: Lanes
   /** Requests that the caller has named, while they are served here: whoever comes with the same one joins. */
   #serving = new Map<string, Promise<TurnResult<unknown>>>()
+  #visits = new Set<Promise<unknown>>()
   #active = new Map<string, ActiveTurn>()
   #background = new Set<Promise<void>>()
   #inside = new AsyncLocalStorage<ActiveTurn>()
@@ -76,12 +77,13 @@ export class Turns {
     if (whenBusy === 'queue' || whenBusy === 'interrupt') this.#assertOutside(key)
     const request = { requestId: requestId ?? this.#tools.freshId(), given: requestId !== undefined, channelId, lane, whenBusy }
     const served = new Visit(key, { ...turn, request }, work, this.#tools).serve()
-    if (name === undefined) return served
-    this.#serving.set(name, served)
+    this.#visits.add(served)
+    if (name !== undefined) this.#serving.set(name, served)
     try {
       return await served
     } finally {
-      this.#serving.delete(name)
+      this.#visits.delete(served)
+      if (name !== undefined) this.#serving.delete(name)
     }
   }
 
@@ -114,7 +116,7 @@ export class Turns {
           hint: 'New calls are refused. Let their functions heed turn.signal, then close again.',
         },
       )
-    await Promise.all([...this.#background, ...this.#serving.values()].map((work) => work.then(nothing, nothing)))
+    await Promise.all([...this.#background, ...this.#visits].map((work) => work.then(nothing, nothing)))
   }
 
   /** A turn that waits for a turn of its own key waits for itself (F5, F38). */

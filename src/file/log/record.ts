@@ -61,6 +61,8 @@ export type TurnEvent =
       readonly at: number
       readonly takes?: readonly InputAt[]
       readonly pending?: readonly PendingInput[]
+      /** Fencing token of the lease under which it began. */
+      readonly lease: number
       /** The turn that was active and whose holder is no more. */
       readonly interrupted?: number
     }

@@ -81,13 +81,19 @@ export class KeyPlace implements Place {
     const holder = this.#leases.look(this.#name)
     if (holder === 'free' || holder.verdict === 'dead' || holder.verdict === 'expired') return undefined
     const active = this.#board.list(this.#card.key).find((card) => card.state === 'active' && card.holder?.pid === holder.pid)
-    const { pid, host, verdict, why, heldMs, maxHoldMs } = holder
-    return { pid, host, verdict, why, heldMs, maxHoldMs, requestId: active?.requestId, turn: active?.turn }
+    const { pid, host, verdict, why, heldMs, maxHoldMs, token } = holder
+    return { pid, host, verdict, why, heldMs, maxHoldMs, token, requestId: active?.requestId, turn: active?.turn }
   }
 
   isElsewhere(): boolean {
     const { requestId } = this.#request
     return this.#board.list(this.#card.key).filter((card) => card.requestId === requestId && card.state !== 'interrupted').length > 1
+  }
+
+  othersWait(): boolean {
+    return this.#board
+      .list(this.#card.key)
+      .some(({ state, requestId, holder }) => state === 'queued' && requestId !== this.#request.requestId && holder?.verdict !== 'dead')
   }
 
   leave(): void {

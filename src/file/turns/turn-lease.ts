@@ -45,7 +45,7 @@ export class KeyLease implements TurnLease {
 
   async #begin(request: RequestFacts, records: readonly EncodedRecord[] | undefined, onlyForLeft: boolean): Promise<BegunTurn> {
     const { waits, nowMs } = this.#tools
-    const beginning = { request, records, onlyForLeft, stands: () => this.#lease.stands(), waits, nowMs }
+    const beginning = { request, records, onlyForLeft, stands: () => this.#lease.stands(), lease: this.#lease.token, waits, nowMs }
     const { requestId, channelId } = request
     const begun = await this.#tools.commit({ requestId, channelId }, (transcript, named) => startJob(transcript, beginning, named))
     if (begun.kind === 'started') this.#card.update({ state: 'active', turn: begun.turn, sessionId: begun.sessionId })
