@@ -35,7 +35,11 @@ interface Open {
 
 /** A part of a commit to a transcript. `nameDurable`: what else must be on the disk, the metadata record that names the session. */
 export type JobFor<R> = (transcript: Transcript, nameDurable: () => Promise<void> | undefined) => Job<R>
-type CommitOptions = WaitOptions & Pick<AppendOptions, 'requestId' | 'channelId'>
+export type CommitOptions = WaitOptions &
+  Pick<AppendOptions, 'requestId' | 'channelId'> & {
+    /** What to throw for a key that names no session, where none shall be made for it. */
+    readonly absent?: () => Error
+  }
 
 const slots = 64
 const openMax = 256
@@ -151,6 +155,7 @@ export class Transcripts {
         // Whether the key still names it, the commit asks under the lock.
         const sessionId = this.#metadata.lastKnownSessionId(key)
         if (sessionId === undefined) {
+          if (options.absent) throw options.absent()
           if (!inLine) await this.#detours.enter(key, options)
           inLine = true
           if (this.#metadata.lastKnownSessionId(key) === undefined) await this.#mint(key, options)

@@ -1,10 +1,10 @@
 /** Turns of the embedded store: a lease per key (lock/lease.ts), a board of cards beside it, and the log, which decides. */
 import type { EarlierRequest, EncodedRecord, LeftInput, Place, RequestFacts, TurnPort } from '../../backend.js'
-import type { AppendOptions, TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
+import type { TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
 import type { Host } from '../host.js'
 import type { Leases } from '../lock/lease.js'
 import type { Source } from '../transcripts/reading.js'
-import type { JobFor } from '../transcripts/transcripts.js'
+import type { CommitOptions, JobFor } from '../transcripts/transcripts.js'
 import { askJob, inputJob, withdrawJob } from '../transcripts/turn-jobs.js'
 import { type PastTurn, readEnd, readTurns } from '../transcripts/turn-reading.js'
 import { Board } from './board.js'
@@ -13,7 +13,7 @@ import type { LeaseTools } from './turn-lease.js'
 
 export interface FileTurnsTools {
   assertWritable(): void
-  commit<R>(key: string, options: AppendOptions, jobFor: JobFor<R>): Promise<R>
+  commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R>
   sessionIdOf(key: string): Promise<string | undefined>
   source(sessionId: string): Source
   /** Of a session that is not a key's any more. */
@@ -53,7 +53,8 @@ export class FileTurns implements TurnPort {
     return this.#tools.commit(key, { ...wait, ...idsOf(request) }, (transcript, named) => inputJob(transcript, records, request, named))
   }
 
-  withdrawInput(key: string, request: RequestFacts): Promise<boolean> {
+  async withdrawInput(key: string, request: RequestFacts): Promise<boolean> {
+    if ((await this.#tools.sessionIdOf(key)) === undefined) return false
     return this.#tools.commit(key, idsOf(request), (transcript) => withdrawJob(transcript, request, () => this.#host.clock.wallMs()))
   }
 

@@ -1,18 +1,19 @@
 /** The right to run a key's turns, while it is ours, and what turns write under it. Every write is fenced twice: by the log, which says
  *  whose turn it is, and by a look at the lease's own entry, made after the log was read. */
 import type { BegunTurn, EncodedRecord, InputAt, LeaseEvents, RequestFacts, StartedTurn, TurnEnding, TurnLease } from '../../backend.js'
+import type { StoreError } from '../../errors.js'
 import type { AppendOptions, AppendReceipt, StoredRecord } from '../../types.js'
 import type { Lease } from '../lock/lease.js'
 import { appendJob } from '../transcripts/append.js'
 import type { Source } from '../transcripts/reading.js'
-import type { JobFor } from '../transcripts/transcripts.js'
+import type { CommitOptions, JobFor } from '../transcripts/transcripts.js'
 import { endJob, type Fence, startJob, takeJob, turnLost } from '../transcripts/turn-jobs.js'
 import { readConversation, readInputs } from '../transcripts/turn-reading.js'
 import type { Board, Card } from './board.js'
 
 export interface LeaseTools {
   readonly key: string
-  commit<R>(options: AppendOptions, jobFor: JobFor<R>): Promise<R>
+  commit<R>(options: CommitOptions, jobFor: JobFor<R>): Promise<R>
   source(sessionId: string): Source
   /** Whether somebody alive still waits to run this request himself. */
   waits(request: string): boolean
@@ -54,13 +55,18 @@ export class KeyLease implements TurnLease {
 
   append(turn: StartedTurn, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     const fence = this.#fence(turn)
-    return this.#tools.commit(options, (transcript, named) => appendJob(transcript, records, options, named, fence))
+    return this.#tools.commit({ ...options, absent: () => this.#deleted(turn) }, (transcript, named) =>
+      appendJob(transcript, records, options, named, fence),
+    )
   }
 
   async take(turn: StartedTurn): Promise<StoredRecord[]> {
     const fence = this.#fence(turn)
     const { waits, nowMs } = this.#tools
-    return this.inputs(turn, await this.#tools.commit({}, (transcript) => takeJob(transcript, fence, waits, nowMs)))
+    return this.inputs(
+      turn,
+      await this.#tools.commit({ absent: () => this.#deleted(turn) }, (transcript) => takeJob(transcript, fence, waits, nowMs)),
+    )
   }
 
   async inputs(turn: StartedTurn, at: readonly InputAt[]): Promise<StoredRecord[]> {
@@ -75,7 +81,8 @@ export class KeyLease implements TurnLease {
     const fence = this.#fence(turn)
     const { waits, nowMs } = this.#tools
     const { requestId, channelId } = request
-    return this.#tools.commit({ requestId, channelId }, (transcript) => endJob(transcript, fence, request, ending, waits, nowMs))
+    const absent = () => this.#deleted(turn)
+    return this.#tools.commit({ requestId, channelId, absent }, (transcript) => endJob(transcript, fence, request, ending, waits, nowMs))
   }
 
   progress(): void {
@@ -89,6 +96,10 @@ export class KeyLease implements TurnLease {
 
   #fence({ key, sessionId, turn }: StartedTurn): Fence {
     return { key, sessionId, turn, stands: () => this.#lease.stands() }
+  }
+
+  #deleted(turn: StartedTurn): StoreError {
+    return turnLost(turn, 'the session was deleted')
   }
 
   #gone(turn: StartedTurn): never {
