@@ -71,7 +71,7 @@ export class FileTurns implements TurnPort {
 
   async list({ key, limit = pastTurnsDefault }: TurnsOptions): Promise<TurnStatus[]> {
     const nowMs = this.#host.clock.wallMs()
-    const live = this.#board.list(key).map(({ whenBusy: _, ...status }): TurnStatus => status)
+    const live = withoutOvertaken(this.#board.list(key).map(({ whenBusy: _, ...status }): TurnStatus => status))
     if (key === undefined) return live
     const sessionId = await this.#tools.sessionIdOf(key)
     const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId), limit) ?? [])
@@ -87,6 +87,15 @@ export class FileTurns implements TurnPort {
 
 function idsOf({ requestId, channelId }: RequestFacts) {
   return { requestId, channelId }
+}
+
+/** Whoever sleeps through the loss of his lease has a card that says active: the latest turn of a key is the one that is. */
+function withoutOvertaken(cards: readonly TurnStatus[]): TurnStatus[] {
+  const latest = new Map<string, number>()
+  for (const { key, state, turn = 0 } of cards) if (state === 'active') latest.set(key, Math.max(turn, latest.get(key) ?? 0))
+  return cards.map((card) =>
+    card.state === 'active' && (card.turn ?? 0) < latest.get(card.key)! ? { ...card, state: 'interrupted', position: undefined } : card,
+  )
 }
 
 function pastStatus(key: string, sessionId: string, past: PastTurn, nowMs: number): TurnStatus {
