@@ -89,7 +89,7 @@ export interface LeftInput {
   readonly seqs: readonly number[]
   readonly earlier: EarlierRequest | undefined
   /** Whose turn was active where the input stands in the log. */
-  readonly active: { readonly turn: number; readonly requestId: string } | undefined
+  readonly active: { readonly turn: number; readonly requestId: string; readonly lease: number } | undefined
 }
 
 /** A request's place in the line of its key. */
@@ -102,6 +102,8 @@ export interface Place {
   holder(): LeaseHolder | undefined
   /** Whether the same request stands in line, or is active, elsewhere. */
   isElsewhere(): boolean
+  /** Whether others wait for their own turns. */
+  othersWait(): boolean
   leave(): void
 }
 
@@ -112,6 +114,8 @@ export interface LeaseHolder {
   readonly why: string
   readonly heldMs: number | undefined
   readonly maxHoldMs: number
+  /** Fencing token of the lease. */
+  readonly token: number
   /** Of its card; undefined where there is none. */
   readonly requestId: string | undefined
   readonly turn: number | undefined

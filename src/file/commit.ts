@@ -59,8 +59,10 @@ export class Committer {
     if (call.deadlineMs < this.#waitingUntilMs) this.#wake?.abort()
     if (this.#pumping) return promise
     this.#pumping = true
-    // In a microtask: what is called in the same turn joins this commit.
-    queueMicrotask(() => void this.#pump())
+    // In a microtask: what is called in the same turn joins this commit. But calls that are awaited one after another, and never wait for the
+    // disk, would keep the event loop from turning for as long as they go on.
+    if (this.#host.overdue?.()) setImmediate(() => void this.#pump())
+    else queueMicrotask(() => void this.#pump())
     return promise
   }
 

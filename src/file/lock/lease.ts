@@ -17,7 +17,7 @@ import { LockDirectory } from './directory.js'
 import { Floor } from './floor.js'
 import { beat } from './heartbeat.js'
 import { HeldLease, heartbeatMsOf, type Keeping, type Lease, type LeaseOptions } from './held-lease.js'
-import { parseEntry } from './holder.js'
+import { parseMaker } from './holder.js'
 import { type HeldEntry, judgeAtOnce, Observer } from './observer.js'
 import { describeHolder, lockStatus, publishTakeover } from './report.js'
 import type { Verdict } from './staleness.js'
@@ -110,10 +110,9 @@ export class Leases {
   sweep(): void {
     const judge = judgeAtOnce(this.#host)
     for (const name of this.#names()) {
-      const maker = /^[A-Za-z0-9_.-]+\.new-(.*)\.([0-9a-f]+)$/.exec(name)
+      const maker = parseMaker(name.slice(name.indexOf('.') + 1))
       if (maker) {
-        const holder = parseEntry(`held.0.${maker[1]}.0.0.new.unknown.${maker[2]}`)
-        if (holder?.state === 'held' && judge(holder.holder).kind === 'dead') this.#removeWhole(name)
+        if (judge(maker).kind === 'dead') this.#removeWhole(name)
       } else if (namePattern.test(name)) this.#sweepLock(name, (entry) => judge(entry.holder))
     }
   }

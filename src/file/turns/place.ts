@@ -1,14 +1,12 @@
 /** A request's place in the line of its key among all processes, and the way from there to the lease. */
-import type { LeaseEvents, LeaseHolder, Place, TurnLease } from '../../backend.js'
+import type { LeaseEvents, LeaseHolder, Place, RequestFacts, TurnLease } from '../../backend.js'
 import { StoreError } from '../../errors.js'
 import type { WaitOptions } from '../../types.js'
 import type { Host } from '../host.js'
 import type { Leases } from '../lock/lease.js'
-import { type Board, type Card, keyHash } from './board.js'
+import { type Board, type Card, leaseNameOf } from './board.js'
 import { KeyLease, type LeaseTools } from './turn-lease.js'
 
-/** Whoever stands at this place of the line may try when the lease has been free for so long: a frozen head delays, it does not block. */
-const politenessMs = 50
 const sleepMsMin = 1
 const sleepMsMax = 50
 
@@ -17,15 +15,17 @@ export class KeyPlace implements Place {
   #leases: Leases
   #board: Board
   #card: Card
+  #request: RequestFacts
   #name: string
   #tools: LeaseTools
 
-  constructor(host: Host, leases: Leases, board: Board, card: Card, tools: LeaseTools) {
+  constructor(host: Host, leases: Leases, board: Board, card: Card, request: RequestFacts, tools: LeaseTools) {
     this.#host = host
     this.#leases = leases
     this.#board = board
     this.#card = card
-    this.#name = keyHash(card.facts.key)
+    this.#request = request
+    this.#name = leaseNameOf(card.key)
     this.#tools = tools
   }
 
@@ -34,7 +34,8 @@ export class KeyPlace implements Place {
   }
 
   async #take(maxTurnMs: number, events: LeaseEvents): Promise<TurnLease | undefined> {
-    const { key, requestId, channelId } = this.#card.facts
+    const { requestId, channelId } = this.#request
+    const { key } = this.#card
     const { lease } = await this.#leases.tryAcquire(this.#name, {
       maxHoldMs: maxTurnMs,
       does: 'turn',
@@ -43,8 +44,7 @@ export class KeyPlace implements Place {
       onExpired: () => events.onExpired(),
     })
     if (!lease) return undefined
-    this.#board.removeDead(key)
-    return new KeyLease(this.#tools, lease, this.#card, events)
+    return new KeyLease(this.#tools, lease, this.#card, this.#board, events)
   }
 
   async lease(maxTurnMs: number, events: LeaseEvents, { signal, waitMs }: WaitOptions & { waitMs: number }): Promise<TurnLease> {
@@ -53,7 +53,7 @@ export class KeyPlace implements Place {
     let freeSinceMs: number | undefined
     let wake = new AbortController()
     const onWake = () => wake.abort(null)
-    const stopWatching = this.#host.watch(this.#board.directoryOf(this.#card.facts.key), onWake)
+    const stopWatching = this.#board.watchCard(this.#card, onWake)
     signal?.addEventListener('abort', onWake, { once: true })
     try {
       for (let sleepMs = sleepMsMin; ; sleepMs = Math.min(sleepMsMax, sleepMs * 2)) {
@@ -61,8 +61,7 @@ export class KeyPlace implements Place {
         const nowMs = clock.monotonicMs()
         freeSinceMs = this.holder() ? undefined : (freeSinceMs ?? nowMs)
         if (freeSinceMs !== undefined) {
-          const patienceMs = this.#board.ahead(this.#card) * politenessMs
-          const lease = nowMs - freeSinceMs >= patienceMs ? await this.#take(maxTurnMs, events) : undefined
+          const lease = this.#board.mayTry(this.#card, nowMs - freeSinceMs) ? await this.#take(maxTurnMs, events) : undefined
           if (lease) return lease
         }
         if (nowMs >= deadlineMs) throw this.#late(waitMs)
@@ -81,14 +80,20 @@ export class KeyPlace implements Place {
   holder(): LeaseHolder | undefined {
     const holder = this.#leases.look(this.#name)
     if (holder === 'free' || holder.verdict === 'dead' || holder.verdict === 'expired') return undefined
-    const active = this.#board.list(this.#card.facts.key).find(({ holder: { pid }, state }) => pid === holder.pid && state === 'active')
-    const { pid, host, verdict, why, heldMs, maxHoldMs } = holder
-    return { pid, host, verdict, why, heldMs, maxHoldMs, requestId: active?.requestId, turn: active?.turn }
+    const active = this.#board.list(this.#card.key).find((card) => card.state === 'active' && card.holder?.pid === holder.pid)
+    const { pid, host, verdict, why, heldMs, maxHoldMs, token } = holder
+    return { pid, host, verdict, why, heldMs, maxHoldMs, token, requestId: active?.requestId, turn: active?.turn }
   }
 
   isElsewhere(): boolean {
-    const { key, requestId } = this.#card.facts
-    return this.#board.find(key, requestId, this.#card.name) !== undefined
+    const { requestId } = this.#request
+    return this.#board.list(this.#card.key).filter((card) => card.requestId === requestId && card.state !== 'interrupted').length > 1
+  }
+
+  othersWait(): boolean {
+    return this.#board
+      .list(this.#card.key)
+      .some(({ state, requestId, holder }) => state === 'queued' && requestId !== this.#request.requestId && holder?.verdict !== 'dead')
   }
 
   leave(): void {
@@ -96,7 +101,7 @@ export class KeyPlace implements Place {
   }
 
   #late(waitMs: number): StoreError {
-    const { key } = this.#card.facts
+    const { key } = this.#card
     const holder = this.holder()
     const who = holder
       ? `held by pid ${holder.pid} (${holder.verdict})${holder.heldMs === undefined ? '' : `, without progress for ${Math.round(holder.heldMs)} ms of ${holder.maxHoldMs}`}`
