@@ -30,23 +30,21 @@ function decode(bytes: Uint8Array): string {
 }
 
 async function readBytes(request: Request, { bodyBytesMax, bodyMs }: BodyBounds): Promise<Uint8Array> {
-  const tooLarge = () =>
-    new ChatError(413, 'body_too_large', `The body has more than ${bodyBytesMax} bytes.`, { headers: { connection: 'close' } })
-  const announced = Number(request.headers.get('content-length') ?? 0)
-  if (announced > bodyBytesMax) throw tooLarge()
   const reader = request.body?.getReader()
   if (!reader) return new Uint8Array()
   const late = lateness(bodyMs)
+  const announced = Number(request.headers.get('content-length') ?? 0)
   const chunks: Uint8Array[] = []
   let bytes = 0
   try {
-    for (;;) {
+    while (announced <= bodyBytesMax && bytes <= bodyBytesMax) {
       const { done, value } = await Promise.race([reader.read(), late.promise])
       if (done) return Buffer.concat(chunks)
       bytes += value.byteLength
-      if (bytes > bodyBytesMax) throw tooLarge()
       chunks.push(value)
     }
+    await dropRest(reader)
+    throw new ChatError(413, 'body_too_large', `The body has more than ${bodyBytesMax} bytes.`, { headers: { connection: 'close' } })
   } catch (error) {
     if (error instanceof ChatError) throw error
     throw new ChatError(400, 'body_cut_short', 'The body ended before its end.', { cause: error })
@@ -54,6 +52,25 @@ async function readBytes(request: Request, { bodyBytesMax, bodyMs }: BodyBounds)
     late.stop()
     // Not cancelled: that would close the connection under the answer.
     reader.releaseLock()
+  }
+}
+
+const dropMs = 1_000
+const dropBytesMax = 64 << 20
+
+/** A client that is cut off while it sends finds its connection broken, and does not hear why. So what it still sends is let in and dropped, for a while. */
+async function dropRest(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+  const over = lateness(dropMs)
+  try {
+    for (let bytes = 0; bytes <= dropBytesMax; ) {
+      const { done, value } = await Promise.race([reader.read(), over.promise])
+      if (done) return
+      bytes += value.byteLength
+    }
+  } catch {
+    // It was told for long enough, or has gone.
+  } finally {
+    over.stop()
   }
 }
 

@@ -96,6 +96,23 @@ describe('hostile bytes', () => {
     expect((await post(hello)).status).toBe(200)
   })
 
+  test('a client that sends all of a huge body before it listens hears why it was refused', async () => {
+    await start({ bodyBytesMax: 1 << 20 })
+    const socket = net.connect(port, '127.0.0.1')
+    const write = (bytes: Buffer) =>
+      new Promise<void>((resolve, reject) => socket.write(bytes, (error) => (error ? reject(error) : resolve())))
+    socket.pause()
+    const piece = Buffer.alloc(1 << 20, 0x20)
+    await write(postBytes('', { 'content-length': String(20 * piece.length) }))
+    for (let n = 0; n < 20; n++) {
+      await write(piece)
+      await new Promise((resolve) => setTimeout(resolve, 2))
+    }
+    let heard = ''
+    for await (const chunk of socket) heard += chunk
+    expect(statusOf(heard)).toBe(413)
+  })
+
   test('paths that climb, are encoded twice or are not UTF-8 find nothing', async () => {
     await start()
     for (const path of [
