@@ -23,6 +23,7 @@ interface Flags {
   readonly corsOrigin?: readonly string[]
   readonly whenBusy: WhenBusy
   readonly history: number
+  readonly slots: number
   readonly drainMs: number
 }
 
@@ -65,6 +66,7 @@ function program(): Command {
         .default('queue'),
     )
     .addOption(new Option('--history <n>', 'records that the model is shown').argParser(wholeNumber(1, 10_000)).default(200))
+    .addOption(new Option('--slots <n>', 'turns that run at once, of all sessions').argParser(wholeNumber(1, 10_000)).default(64))
     .addOption(
       new Option('--drain-ms <ms>', 'how long to wait for running turns at the end').argParser(wholeNumber(0, 3_600_000)).default(10_000),
     )
@@ -92,7 +94,7 @@ async function start(flags: Flags): Promise<void> {
       `Listening on ${flags.host} without a token lets everybody in. Set HOLDFAST_GATEWAY_TOKEN, or say --insecure.`,
     )
   const model = modelOf(flags)
-  const store = await SessionStore.open(flags.store, { durability: flags.durability })
+  const store = await SessionStore.open(flags.store, { durability: flags.durability, lanes: { main: flags.slots } })
   const handler = createChatHandler({
     store,
     model,

@@ -93,6 +93,25 @@ describe('F31 two requests at once on one key with 15 earlier turns', () => {
   })
 })
 
+test('64 requests at once on 8 keys through two gateways: 8 conversations, each request answered once, in some order', async () => {
+  const gateways = [await start(), await start()]
+  const answers = await Promise.all(
+    Array.from({ length: 64 }, async (_, n) => {
+      const client = clientOf(gateways[n % 2]!, `key:${(n >> 1) % 8}`)
+      const { data, response } = await client.chat.completions.create(asking(`q${n}`)).withResponse()
+      const [, said, count] = /^You said: (q\d+) \(message (\d+) from you/.exec(data.choices[0]!.message.content!)!
+      expect(said).toBe(`q${n}`)
+      return { key: response.headers.get('x-session-key')!, sessionId: response.headers.get('x-session-id'), count: Number(count) }
+    }),
+  )
+  for (const of of new Set(answers.map((answer) => answer.key))) {
+    const mine = answers.filter((answer) => answer.key === of)
+    expect(new Set(mine.map(({ sessionId }) => sessionId)).size).toBe(1)
+    expect(mine.map(({ count }) => count).sort((a, b) => a - b)).toEqual(mine.map((_, n) => n + 1))
+    expect(await onDisk(of)).toHaveLength(2 * mine.length)
+  }
+})
+
 test('streams, counts, models and errors are understood by the client', async () => {
   const gateway = await start()
   const client = clientOf(gateway, key)
