@@ -181,6 +181,46 @@ test('a busy conversation is 409 for the client, and its own retries get through
   expect((await onDisk()).filter(({ content }) => content === 'me too')).toHaveLength(1)
 })
 
+describe('a conversation that is busy in another gateway', () => {
+  async function busyElsewhere() {
+    const [one, other] = [await start('--echo-delay', '40'), await start()]
+    const long = ask(clientOf(one, key), 'one two three four five six seven eight nine ten').catch((error: unknown) => error)
+    await until(async () => (await turnsOf(one))[0]?.state === 'active' || undefined)
+    await new Promise((resolve) => setTimeout(resolve, 150))
+    return { long, other }
+  }
+
+  test('can be interrupted from here: what it said is kept, its client is told', async () => {
+    const { long, other } = await busyElsewhere()
+    expect(await ask(clientOf(other, key), 'stop', { 'x-when-busy': 'interrupt' })).toContain(
+      'You said: stop (message 2 from you, 3 in all)',
+    )
+    expect(await long).toMatchObject({ status: 409, code: 'turn_interrupted' })
+    const said = await onDisk()
+    expect(said).toHaveLength(4)
+    expect(said).toContainEqual({ role: 'assistant', interrupted: true, content: expect.stringMatching(/^You said: /) })
+  })
+
+  test('can be left a message from here, and answers it there', async () => {
+    const { long, other } = await busyElsewhere()
+    const left = await clientOf(other, key)
+      .chat.completions.create(asking('and eleven'), { headers: { 'x-when-busy': 'coalesce' } })
+      .withResponse()
+    expect(left.response.status).toBe(202)
+    expect(await long).toMatch(/^You said: one two.*\n\nYou said: and eleven \(message 2 from you/)
+    expect((await onDisk()).filter(({ role }) => role === 'assistant')).toHaveLength(2)
+  })
+
+  test('is 409 from here, naming its turn, when that is asked for', async () => {
+    const { long, other } = await busyElsewhere()
+    const refused = await ask(clientOf(other, key), 'me too', { 'x-when-busy': 'reject' }).catch((error: unknown) => error)
+    expect(refused).toMatchObject({ status: 409, code: 'TURN_BUSY' })
+    expect((refused as InstanceType<typeof OpenAI.ConflictError>).headers.get('x-turn')).toBe('1')
+    expect(await long).toContain('ten')
+    expect(await onDisk()).toHaveLength(2)
+  })
+})
+
 describe('the client tries 5xx again on its own', () => {
   let upstream: Server
   let calls: number

@@ -67,7 +67,7 @@ test('SIGKILL of the gateway in mid-stream, with 8 conversations: nothing acknow
       } catch {
         // Killed, or not there yet.
       }
-      await sleep(20)
+      await sleep(40)
     }
   }
 
