@@ -1,7 +1,7 @@
 /** Who waits for a turn and who has one, across processes: cards (card.ts) in one queue per key, beside the key's lease.
  *
  *      <directory>/<name of the key>          the lease (lock/lease.ts)
- *      <directory>/<name of the key>.queue/   its cards; removed with the last one
+ *      <directory>/<name of the key>.queue/   its cards; removed when it has been empty for a while
  *
  *  The board advises; it decides nothing. Who has the turn says the lease, what was said says the log. Cards of the dead are taken away by
  *  whoever comes across them; that of a turn stays, as interrupted, until the next turn of the key begins. */
@@ -9,10 +9,24 @@ import { createHash } from 'node:crypto'
 import { errnoOf, ioError } from '../../errors.js'
 import type { TurnStatus, WhenBusy } from '../../types.js'
 import type { Host } from '../host.js'
+import { Idle } from '../idle.js'
 import { parseMaker } from '../lock/holder.js'
 import { type HeldEntry, judgeAtOnce } from '../lock/observer.js'
 import type { Holder, Verdict } from '../lock/staleness.js'
-import { Card, type CardFacts, isMark, isThere, markName, parseCard, putFile, quietly, readContent, removeQueue, tagOf } from './card.js'
+import {
+  Card,
+  type CardFacts,
+  isMark,
+  isThere,
+  markName,
+  nudge,
+  parseCard,
+  putMark,
+  quietly,
+  readCard,
+  removeQueue,
+  tagOf,
+} from './card.js'
 
 export type { Card, CardChanges, CardFacts, CardState, Interruption } from './card.js'
 
@@ -23,6 +37,7 @@ export interface CardStatus extends TurnStatus {
 /** How long those behind leave a free lease to each process before them. */
 const politenessMs = 50
 const pollMsDefault = 50
+const idleMsDefault = 2_000
 const queuePattern = /^([0-9a-f]{32})\.queue$/
 
 /** The name of a key's lease and queue. A key itself never becomes a path. */
@@ -38,16 +53,25 @@ interface Seen {
 export class Board {
   #host: Host
   #directory: string
+  #idle: Idle
 
-  constructor(host: Host, directory: string) {
+  /** @param idleMs  how long an empty queue is left */
+  constructor(host: Host, directory: string, idleMs = idleMsDefault) {
     this.#host = host
     this.#directory = directory
+    this.#idle = new Idle(host, idleMs, (queue) => removeQueue(host, queue))
   }
 
   /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen. */
   draw(facts: CardFacts): Card {
     const queue = this.#queueOf(facts.key)
-    return new Card(this.#host, queue, facts, () => this.#tidy(queue, this.#look(queue)))
+    return new Card(this.#host, queue, facts, {
+      begins: () => this.#tidy(queue, this.#look(queue)),
+      goes: (from) => {
+        if (from === 'active') this.#wakeNext(queue)
+        this.#idle.add(queue)
+      },
+    })
   }
 
   /** How many living wait before this card, of all processes. */
@@ -82,26 +106,30 @@ export class Board {
     for (const { entry, verdict } of this.#look(queue)) {
       if (entry.holder.does !== 'active' || verdict.kind === 'dead') continue
       const mark = markName(entry.holder.nonce)
-      if (!putFile(this.#host, queue, mark, { by, since: this.#host.clock.wallMs() })) continue
+      if (!putMark(this.#host, queue, entry.holder.nonce, { by, since: this.#host.clock.wallMs() })) continue
       // A card goes before its mark: what its owner has not seen to remove, is seen here.
-      if (isThere(this.#host, `${queue}/${entry.name}`)) marked = true
-      else this.#removeMark(queue, mark)
+      if (isThere(this.#host, `${queue}/${entry.name}`)) {
+        nudge(this.#host, `${queue}/${entry.name}`)
+        marked = true
+      } else this.#removeMark(queue, mark)
     }
     return marked
   }
 
-  /** Calls back when the key's cards may have changed, often without need: at each hint of the system, and every `pollMs` at least, since
-   *  hints come late or never. Returns the way to stop it. */
+  /** Calls back when it may be this card's turn, or somebody may want it to stop: at each hint of the system, and every `pollMs` at least,
+   *  since hints come late or never. Returns the way to stop it. */
+  watchCard(card: Card, changed: () => void, pollMs = pollMsDefault): () => void {
+    return this.#watch(card.path, changed, pollMs)
+  }
+
+  /** The same for everything that happens in the key's queue: for one who wants to know what others do, not for many who wait. */
   watch(key: string, changed: () => void, pollMs = pollMsDefault): () => void {
-    const over = new AbortController()
-    const unwatch = this.#host.watch(this.#queueOf(key), () => {
-      if (!over.signal.aborted) changed()
-    })
-    void this.#poll(changed, pollMs, over.signal)
-    return () => {
-      over.abort()
-      unwatch()
-    }
+    return this.#watch(this.#queueOf(key), changed, pollMs)
+  }
+
+  /** Removes the queues that this handle has left empty. Cards that stand are not touched. */
+  close(): void {
+    this.#idle.removeAll()
   }
 
   /** Takes away what the dead have left, those of turns included. Anybody may do it at any time. */
@@ -111,6 +139,24 @@ export class Board {
       this.#sweepStrays(queue)
       removeQueue(this.#host, queue)
     }
+  }
+
+  #watch(path: string | undefined, changed: () => void, pollMs: number): () => void {
+    const over = new AbortController()
+    const hinted = () => {
+      if (!over.signal.aborted) changed()
+    }
+    const unwatch = path === undefined ? () => {} : this.#host.watch(path, hinted)
+    void this.#poll(changed, pollMs, over.signal)
+    return () => {
+      over.abort()
+      unwatch()
+    }
+  }
+
+  #wakeNext(queue: string): void {
+    const next = this.#look(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
+    if (next) nudge(this.#host, `${queue}/${next.entry.name}`)
   }
 
   async #poll(changed: () => void, pollMs: number, over: AbortSignal): Promise<void> {
@@ -123,7 +169,7 @@ export class Board {
 
   // — looking —
 
-  /** Each card once, oldest first: while one changes its state both of its names stand there. */
+  /** Each card once, oldest first: a listing that is made during a rename may show both names. */
   #look(queue: string): Seen[] {
     const judge = judgeAtOnce(this.#host)
     const cards = new Map<string, HeldEntry>()
@@ -153,7 +199,7 @@ export class Board {
       if (does === 'queued' && dead) continue
       if (does === 'queued') position++
       if (!nonce.startsWith(tag)) continue
-      const content = readContent(this.#host, `${queue}/${entry.name}`)
+      const content = readCard(this.#host, `${queue}/${entry.name}`, does === 'active' ? 'active' : 'queued')
       if (!content) continue
       const rest = {
         ...content,
