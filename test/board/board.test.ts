@@ -109,12 +109,32 @@ describe('a card', () => {
     const card = board.draw(facts('r-1'))
     expect(board.list()).toMatchObject([{ requestId: 'r-0' }])
     expect(board.ahead(card)).toBe(1)
-    // Its state is in its name, which needs no space.
+    // Its state is in its name, which needs no space: it has left the line.
     seen.update({ state: 'active', turn: 1 })
-    expect(board.list()).toMatchObject([{ requestId: 'r-0', state: 'active', turn: undefined }])
+    expect(board.ahead(card)).toBe(0)
+    fails = false
+    seen.update({ turn: 2 })
+    expect(board.list()).toMatchObject([{ requestId: 'r-0', state: 'active', turn: 2 }])
+    fails = true
     card.update({ state: 'active' })
     card.remove()
     seen.remove()
+    expect(queues.left()).toEqual([])
+  })
+
+  test('leaves its queue for a while, for the next one of its key', async () => {
+    const queues = new Queues()
+    const [board, other] = [queues.board({}, 60), queues.board({}, 60_000)]
+    board.draw(facts('r-1')).remove()
+    other.draw(facts('r-1', { key: 'other' })).remove()
+    expect(queues.left()).toHaveLength(2)
+    await pause(30)
+    const card = board.draw(facts('r-2'))
+    await pause(60)
+    expect(queues.names()).toHaveLength(1)
+    card.remove()
+    await expect.poll(() => queues.names(), { timeout: 1_000 }).toBeUndefined()
+    other.close()
     expect(queues.left()).toEqual([])
   })
 
@@ -327,7 +347,7 @@ describe('sweeping', () => {
       throw new Error('killed')
     }
     for (const changes of [dead, {}])
-      expect(() => queues.board({ ...changes, disk: { ...nodeDisk, rename: killed, unlink: killed } }).draw(facts('r-4'))).toThrow()
+      expect(() => queues.board({ ...changes, disk: { ...nodeDisk, rename: killed } }).requestInterrupt('k', 'somebody')).toThrow()
     expect(queues.names()).toHaveLength(6)
     board.sweep()
     expect(queues.left()).toEqual([path.basename(queues.queue())])
@@ -344,7 +364,7 @@ describe('sweeping', () => {
     fs.writeFileSync(path.join(queues.queue(), 'notes.txt'), 'mine')
     fs.mkdirSync(path.join(queues.path, 'something else'))
     const [name] = queues.names()!.filter((each) => each.startsWith('held.'))
-    for (const text of ['', '{', '[]', '{"key":7}', 'null']) {
+    for (const text of ['', '{', '[]', '{"state":"queued","key":7}', 'null', '\0\0\n\n']) {
       fs.writeFileSync(path.join(queues.queue(), name!), text)
       expect(board.list()).toEqual([])
       board.sweep()

@@ -57,12 +57,20 @@ describe('eight processes, thousands of leases', () => {
     expect(trial.late).toBe(0)
     expect(leftIn(trial.dir)).toEqual([])
     await expectUsable(trial)
+  })
+
+  test('without faults, where locks are left for a moment and removed when nobody has wanted them: the same', async () => {
+    const trial = await runTrial('left for a moment', { seconds: seconds / 2, lines: 2_000, names: 12, maxHoldMs: 60_000, idleMs: 3 })
+    expect(trial.acquisitions).toBeGreaterThan(500)
+    expect(trial.late).toBe(0)
+    await expectUsable(trial)
+    leasesIn(trial.dir).sweep()
     expect(leftIn(trial.dir)).toEqual([])
   })
 
   test('with SIGKILL at any moment: still never two inside, the dead are overtaken, and what they left can be swept up', async () => {
     // F2, F6: nobody is overtaken for being slow here, so every single line counts.
-    const trial = await runTrial('killed', { seconds, lines: 2_000, names: 3, maxHoldMs: 60_000, kill: true })
+    const trial = await runTrial('killed', { seconds, lines: 2_000, names: 3, maxHoldMs: 60_000, kill: true, idleMs: 1 })
     expect(trial.kills).toBeGreaterThan(10)
     expect(trial.acquisitions).toBeGreaterThan(500)
     expect(trial.late).toBe(0)
@@ -95,7 +103,7 @@ describe('eight processes, thousands of leases', () => {
 describe('a process that ends with a lease', () => {
   const begun = async (ends: 'by itself' | 'exit' | 'never', maxHoldMs = 60_000) => {
     const dir = freshDirectory()
-    const child = startWanting({ dir, names: ['k'], maxHoldMs, stallMs: 0, ends })
+    const child = startWanting({ dir, names: ['k'], maxHoldMs, stallMs: 0, idleMs: 2_000, ends })
     const [{ token }] = await once(child, 'message')
     return { dir, child, token: Number(token), leases: leasesIn(dir) }
   }
@@ -138,6 +146,7 @@ describe('a process that ends with a lease', () => {
     await once(child, 'exit')
     expect(taken.lease!.stands()).toBe(true)
     await taken.lease!.release()
+    leases.close()
     expect(leftIn(dir)).toEqual([])
   })
 })

@@ -79,6 +79,12 @@ export class FileTurns implements TurnPort {
     return [...live, ...past.filter(({ turn }) => !shown.has(turn)).map((turn) => pastStatus(key, sessionId!, turn, nowMs))]
   }
 
+  /** Takes away what was left for the next turn to find. */
+  close(): void {
+    this.#leases.close()
+    this.#board.close()
+  }
+
   async interrupt(key: string, by: string): Promise<boolean> {
     this.#tools.assertWritable()
     return this.#board.requestInterrupt(key, by)
