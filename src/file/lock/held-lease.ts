@@ -241,7 +241,7 @@ export class HeldLease implements Lease, Beating {
       return
     }
     const over = new AbortController()
-    this.#disarm = () => over.abort()
+    this.#disarm = () => over.abort(null)
     void clock.sleep(againMs, over.signal).then(() => over.signal.aborted || this.#arm())
   }
 

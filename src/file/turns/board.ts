@@ -62,16 +62,19 @@ export class Board {
     this.#idle = new Idle(host, idleMs, (queue) => removeQueue(host, queue))
   }
 
-  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen. */
-  draw(facts: CardFacts): Card {
+  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen.
+   *  @param shown  else its place is taken now, and it is seen from `show()` or its first update on */
+  draw(facts: CardFacts, shown = true): Card {
     const queue = this.#queueOf(facts.key)
-    return new Card(this.#host, queue, facts, {
+    const card = new Card(this.#host, queue, facts, {
       begins: () => this.#tidy(queue, this.#look(queue)),
       goes: (from) => {
         if (from === 'active') this.#wakeNext(queue)
         this.#idle.add(queue)
       },
     })
+    if (shown) card.show()
+    return card
   }
 
   /** How many living wait before this card, of all processes. */
@@ -122,6 +125,11 @@ export class Board {
     return this.#watch(card.path, changed, pollMs)
   }
 
+  /** The same without the system's hints: cheap to begin and to stop, and late by up to `pollMs`. */
+  pollCard(changed: () => void, pollMs = pollMsDefault): () => void {
+    return this.#watch(undefined, changed, pollMs)
+  }
+
   /** The same for everything that happens in the key's queue: for one who wants to know what others do, not for many who wait. */
   watch(key: string, changed: () => void, pollMs = pollMsDefault): () => void {
     return this.#watch(this.#queueOf(key), changed, pollMs)
@@ -149,7 +157,7 @@ export class Board {
     const unwatch = path === undefined ? () => {} : this.#host.watch(path, hinted)
     void this.#poll(changed, pollMs, over.signal)
     return () => {
-      over.abort()
+      over.abort(null)
       unwatch()
     }
   }

@@ -38,7 +38,7 @@ export class FileTurns implements TurnPort {
   enlist(key: string, request: RequestFacts): Place {
     this.#tools.assertWritable()
     const { requestId, channelId, lane, whenBusy } = request
-    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy })
+    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy }, false)
     const tools: LeaseTools = {
       key,
       commit: (options, jobFor) => this.#tools.commit(key, options, jobFor),
