@@ -317,6 +317,27 @@ describe('watching', () => {
     expect(calls).toBe(after)
   })
 
+  test('a card tells its owner when it is next, and the active one when it is asked to stop; the others sleep on', async () => {
+    const queues = new Queues()
+    const board = queues.board()
+    const cards = [0, 1, 2].map((at) => board.draw(facts(`r-${at}`)))
+    cards[0]!.update({ state: 'active' })
+    const calls = [0, 0, 0]
+    const stops = cards.map((card, at) => board.watchCard(card, () => calls[at]!++, 60_000))
+    const told = (at: number) => expect.poll(() => calls[at], { timeout: 1_000, interval: 1 }).toBeGreaterThan(0)
+    await pause(20)
+    expect(calls).toEqual([0, 0, 0])
+    board.draw(facts('r-3')).remove()
+    queues.board(stranger).requestInterrupt('k', 'somebody')
+    await told(0)
+    expect(calls.slice(1)).toEqual([0, 0])
+    cards[0]!.remove()
+    await told(1)
+    expect(calls[2]).toBe(0)
+    expect(board.list('k').map(({ requestId }) => requestId)).toEqual(['r-1', 'r-2'])
+    for (const stop of stops) stop()
+  })
+
   test('calls back also where the system gives no hints, and where there is no queue yet', async () => {
     const queues = new Queues()
     let calls = 0
