@@ -148,8 +148,14 @@ class FileBackend implements Backend {
     })
   }
 
-  load(): Promise<void> {
-    return this.#metadata.reload()
+  async load(): Promise<void> {
+    await this.#metadata.reload()
+    if (this.#options.readOnly) return
+    try {
+      this.turns.sweep()
+    } catch (error) {
+      this.#vital.report('sweep-failed', error)
+    }
   }
 
   async commitMetadata<R>(mutate: (sessions: SessionsView<Record<string, unknown>>) => R, wait: WaitOptions): Promise<R> {

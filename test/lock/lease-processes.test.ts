@@ -1,5 +1,6 @@
 /** Leases among processes that are killed and frozen: never two holders in a way that matters, and never a lease that nobody can have. */
 import { once } from 'node:events'
+import fs from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
@@ -121,6 +122,14 @@ describe('a process that ends with a lease', () => {
       expect(lease!.token).toBeGreaterThan(token)
       await lease!.release()
     }
+  })
+
+  test('of a store that was removed meanwhile does not make it anew', async () => {
+    const { dir, child } = await begun('never')
+    fs.rmSync(join(dir, 'turns'), { recursive: true })
+    child.kill('SIGTERM')
+    await once(child, 'exit')
+    expect(fs.existsSync(join(dir, 'turns'))).toBe(false)
   })
 
   test('by SIGKILL is overtaken at the first look', async () => {

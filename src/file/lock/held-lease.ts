@@ -183,7 +183,8 @@ export class HeldLease implements Lease, Beating {
   }
 
   end(exiting = false): void {
-    if (this.#state !== 'held') return
+    // Raising the floor would make the directory anew, in a store that was removed meanwhile.
+    if (this.#state !== 'held' || (exiting && !this.stands())) return
     this.#state = 'released'
     this.#disarm()
     try {

@@ -6,7 +6,7 @@
  *  The board advises; it decides nothing. Who has the turn says the lease, what was said says the log. Cards of the dead are taken away by
  *  whoever comes across them; that of a turn stays, as interrupted, until the next turn of the key begins. */
 import { createHash } from 'node:crypto'
-import { errnoOf, ioError } from '../../errors.js'
+import { errnoOf, ioError, isStoreError } from '../../errors.js'
 import type { TurnStatus, WhenBusy } from '../../types.js'
 import type { Host } from '../host.js'
 import { Idle } from '../idle.js'
@@ -67,7 +67,7 @@ export class Board {
   draw(facts: CardFacts, shown = true): Card {
     const queue = this.#queueOf(facts.key)
     const card = new Card(this.#host, queue, facts, {
-      begins: () => this.#tidy(queue, this.#look(queue)),
+      begins: () => this.#tidy(queue, this.#glance(queue)),
       goes: (from) => {
         if (from === 'active') this.#wakeNext(queue)
         this.#idle.add(queue)
@@ -163,7 +163,7 @@ export class Board {
   }
 
   #wakeNext(queue: string): void {
-    const next = this.#look(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
+    const next = this.#glance(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
     if (next) nudge(this.#host, `${queue}/${next.entry.name}`)
   }
 
@@ -188,9 +188,19 @@ export class Board {
     return [...cards.values()].sort(inOrder).map((entry) => ({ entry, verdict: judge(entry.holder) }))
   }
 
+  /** For what is only courtesy: a queue that cannot be read counts as empty. */
+  #glance(queue: string): Seen[] {
+    try {
+      return this.#look(queue)
+    } catch (error) {
+      if (!isStoreError(error)) throw error
+      return []
+    }
+  }
+
   #before(card: Card): Seen[] {
     const queue = this.#queueOf(card.key)
-    const waiting = this.#look(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
+    const waiting = this.#glance(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
     const dead = this.#tidy(queue, waiting)
     return waiting.filter(
       (seen) => !dead.has(seen) && (seen.entry.n < card.order || (seen.entry.n === card.order && seen.entry.holder.nonce < card.nonce)),

@@ -79,6 +79,12 @@ export class FileTurns implements TurnPort {
     return [...live, ...past.filter(({ turn }) => !shown.has(turn)).map((turn) => pastStatus(key, sessionId!, turn, nowMs))]
   }
 
+  /** Takes away what processes have left that died. A courtesy, to be done whenever there is time. */
+  sweep(): void {
+    this.#leases.sweep()
+    this.#board.sweep()
+  }
+
   /** Takes away what was left for the next turn to find. */
   close(): void {
     this.#leases.close()
