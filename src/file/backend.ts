@@ -1,7 +1,7 @@
 /** The embedded backend: one directory, any number of processes on one machine. */
 import { realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import type { Backend, EncodedRecord, TurnPort } from '../backend.js'
+import type { Backend, EncodedRecord } from '../backend.js'
 import { type Effect, errnoOf, ioError, StoreError } from '../errors.js'
 import type {
   AppendOptions,
@@ -116,7 +116,7 @@ class FileBackend implements Backend {
   #metadataBaton: Baton
   #readers = new Set<() => void>()
   #leases: Leases
-  readonly turns: TurnPort
+  readonly turns: FileTurns
 
   constructor(host: Host, places: StorePlaces, options: FileBackendOptions, counters: Counters, metadataBaton: Baton, tag: string) {
     this.#host = host
@@ -148,8 +148,14 @@ class FileBackend implements Backend {
     })
   }
 
-  load(): Promise<void> {
-    return this.#metadata.reload()
+  async load(): Promise<void> {
+    await this.#metadata.reload()
+    if (this.#options.readOnly) return
+    try {
+      this.turns.sweep()
+    } catch (error) {
+      this.#vital.report('sweep-failed', error)
+    }
   }
 
   async commitMetadata<R>(mutate: (sessions: SessionsView<Record<string, unknown>>) => R, wait: WaitOptions): Promise<R> {
@@ -268,6 +274,7 @@ class FileBackend implements Backend {
       await this.#metadata.checkpoint({ waitMs: 500 }).catch((error: unknown) => this.#vital.report('checkpoint-failed', error))
     }
     for (const letGo of this.#readers) letGo()
+    this.turns.close()
     this.#transcripts.close()
     this.#metadata.close()
   }

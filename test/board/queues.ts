@@ -15,8 +15,9 @@ export class Queues {
     onTestFinished(() => fs.rmSync(root, { recursive: true, force: true }))
   }
 
-  board(changes: Partial<Host> = {}): Board {
-    return new Board({ ...systemHost(), ...changes }, this.path)
+  /** One that removes an empty queue at once. */
+  board(changes: Partial<Host> = {}, idleMs = 0): Board {
+    return new Board({ ...systemHost(), ...changes }, this.path, idleMs)
   }
 
   queue(key = 'k'): string {

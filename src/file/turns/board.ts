@@ -1,14 +1,15 @@
 /** Who waits for a turn and who has one, across processes: cards (card.ts) in one queue per key, beside the key's lease.
  *
  *      <directory>/<name of the key>          the lease (lock/lease.ts)
- *      <directory>/<name of the key>.queue/   its cards; removed with the last one
+ *      <directory>/<name of the key>.queue/   its cards; removed when it has been empty for a while
  *
  *  The board advises; it decides nothing. Who has the turn says the lease, what was said says the log. Cards of the dead are taken away by
  *  whoever comes across them; that of a turn stays, as interrupted, until the next turn of the key begins. */
 import { createHash } from 'node:crypto'
-import { errnoOf, ioError } from '../../errors.js'
+import { errnoOf, ioError, isStoreError } from '../../errors.js'
 import type { TurnStatus, WhenBusy } from '../../types.js'
 import type { Host } from '../host.js'
+import { Idle } from '../idle.js'
 import { parseMaker } from '../lock/holder.js'
 import { type HeldEntry, judgeAtOnce } from '../lock/observer.js'
 import type { Holder, Verdict } from '../lock/staleness.js'
@@ -20,9 +21,9 @@ import {
   markName,
   nudge,
   parseCard,
-  putFile,
+  putMark,
   quietly,
-  readContent,
+  readCard,
   removeQueue,
   tagOf,
 } from './card.js'
@@ -36,6 +37,7 @@ export interface CardStatus extends TurnStatus {
 /** How long those behind leave a free lease to each process before them. */
 const politenessMs = 50
 const pollMsDefault = 50
+const idleMsDefault = 2_000
 const queuePattern = /^([0-9a-f]{32})\.queue$/
 
 /** The name of a key's lease and queue. A key itself never becomes a path. */
@@ -51,19 +53,28 @@ interface Seen {
 export class Board {
   #host: Host
   #directory: string
+  #idle: Idle
 
-  constructor(host: Host, directory: string) {
+  /** @param idleMs  how long an empty queue is left */
+  constructor(host: Host, directory: string, idleMs = idleMsDefault) {
     this.#host = host
     this.#directory = directory
+    this.#idle = new Idle(host, idleMs, (queue) => removeQueue(host, queue))
   }
 
-  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen. */
-  draw(facts: CardFacts): Card {
+  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen.
+   *  @param shown  else its place is taken now, and it is seen from `show()` or its first update on */
+  draw(facts: CardFacts, shown = true): Card {
     const queue = this.#queueOf(facts.key)
-    return new Card(this.#host, queue, facts, {
-      begins: () => this.#tidy(queue, this.#look(queue)),
-      ends: () => this.#wakeNext(queue),
+    const card = new Card(this.#host, queue, facts, {
+      begins: () => this.#tidy(queue, this.#glance(queue)),
+      goes: (from) => {
+        if (from === 'active') this.#wakeNext(queue)
+        this.#idle.add(queue)
+      },
     })
+    if (shown) card.show()
+    return card
   }
 
   /** How many living wait before this card, of all processes. */
@@ -98,7 +109,7 @@ export class Board {
     for (const { entry, verdict } of this.#look(queue)) {
       if (entry.holder.does !== 'active' || verdict.kind === 'dead') continue
       const mark = markName(entry.holder.nonce)
-      if (!putFile(this.#host, queue, mark, { by, since: this.#host.clock.wallMs() })) continue
+      if (!putMark(this.#host, queue, entry.holder.nonce, { by, since: this.#host.clock.wallMs() })) continue
       // A card goes before its mark: what its owner has not seen to remove, is seen here.
       if (isThere(this.#host, `${queue}/${entry.name}`)) {
         nudge(this.#host, `${queue}/${entry.name}`)
@@ -114,9 +125,19 @@ export class Board {
     return this.#watch(card.path, changed, pollMs)
   }
 
+  /** The same without the system's hints: cheap to begin and to stop, and late by up to `pollMs`. */
+  pollCard(changed: () => void, pollMs = pollMsDefault): () => void {
+    return this.#watch(undefined, changed, pollMs)
+  }
+
   /** The same for everything that happens in the key's queue: for one who wants to know what others do, not for many who wait. */
   watch(key: string, changed: () => void, pollMs = pollMsDefault): () => void {
     return this.#watch(this.#queueOf(key), changed, pollMs)
+  }
+
+  /** Removes the queues that this handle has left empty. Cards that stand are not touched. */
+  close(): void {
+    this.#idle.removeAll()
   }
 
   /** Takes away what the dead have left, those of turns included. Anybody may do it at any time. */
@@ -136,13 +157,13 @@ export class Board {
     const unwatch = path === undefined ? () => {} : this.#host.watch(path, hinted)
     void this.#poll(changed, pollMs, over.signal)
     return () => {
-      over.abort()
+      over.abort(null)
       unwatch()
     }
   }
 
   #wakeNext(queue: string): void {
-    const next = this.#look(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
+    const next = this.#glance(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
     if (next) nudge(this.#host, `${queue}/${next.entry.name}`)
   }
 
@@ -156,7 +177,7 @@ export class Board {
 
   // — looking —
 
-  /** Each card once, oldest first: while one changes its state both of its names stand there. */
+  /** Each card once, oldest first: a listing that is made during a rename may show both names. */
   #look(queue: string): Seen[] {
     const judge = judgeAtOnce(this.#host)
     const cards = new Map<string, HeldEntry>()
@@ -167,9 +188,19 @@ export class Board {
     return [...cards.values()].sort(inOrder).map((entry) => ({ entry, verdict: judge(entry.holder) }))
   }
 
+  /** For what is only courtesy: a queue that cannot be read counts as empty. */
+  #glance(queue: string): Seen[] {
+    try {
+      return this.#look(queue)
+    } catch (error) {
+      if (!isStoreError(error)) throw error
+      return []
+    }
+  }
+
   #before(card: Card): Seen[] {
     const queue = this.#queueOf(card.key)
-    const waiting = this.#look(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
+    const waiting = this.#glance(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
     const dead = this.#tidy(queue, waiting)
     return waiting.filter(
       (seen) => !dead.has(seen) && (seen.entry.n < card.order || (seen.entry.n === card.order && seen.entry.holder.nonce < card.nonce)),
@@ -186,7 +217,7 @@ export class Board {
       if (does === 'queued' && dead) continue
       if (does === 'queued') position++
       if (!nonce.startsWith(tag)) continue
-      const content = readContent(this.#host, `${queue}/${entry.name}`)
+      const content = readCard(this.#host, `${queue}/${entry.name}`, does === 'active' ? 'active' : 'queued')
       if (!content) continue
       const rest = {
         ...content,

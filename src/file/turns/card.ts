@@ -1,15 +1,16 @@
-/** A card says that somebody waits for a turn, or has it: a small JSON file in the queue of its key. Its name says the order, whose it is and
- *  in which state, as a lock's entry does; so the line, and who of it lives, is known from a listing.
+/** A card says that somebody waits for a turn, or has it: a small file in the queue of its key. Its name says the order, whose it is and in
+ *  which state, as a lock's entry does; so the line, and who of it lives, is known from a listing. Each line in it is a JSON object, and the
+ *  last one that speaks of the state in the name counts.
  *
  *      <queue>/held.<order>.<holder, with the state as what it does>.<tag><nonce>    tag: of the request id, so that one is found unopened
  *      <queue>/interrupt.<tag><nonce>                                                 somebody wants that card's turn to stop
  *
- *  draw     write <tmp>, rename(<tmp>, <queued>)                       it appears whole
- *  update   write <tmp>, rename(<tmp>, <active>), unlink(<queued>)     crash between: both, of one nonce; the later state counts
- *  remove   unlink; rmdir of the queue, which fails while others stand in it
+ *  draw     create, write a line       between the two it has a place and says nothing
+ *  update   append a line, rename      between the two everybody sees what was said before
+ *  remove   unlink
  *
- *  Each waiter watches its own card, and only that: were it the queue, every change of anybody's card would wake all who wait (eight
- *  processes spent ten times as long waking as working). Whoever gives the turn back writes a line end to the next card.
+ *  Each waiter watches its own card, and only that: were it the queue, every change of anybody's card would wake all who wait. Whoever
+ *  gives the turn back writes an empty line to the next card.
  *
  *  Cards are a courtesy, and are not synced: without one a waiter is not seen and may lose its place, and nothing that is promised depends
  *  on them. So no failure of the disk is told to whoever draws one. */
@@ -47,7 +48,8 @@ export interface Interruption {
   readonly since: number
 }
 
-const content = z.object({
+const line = z.object({
+  state: z.enum(['queued', 'active']),
   key: z.string(),
   requestId: z.string(),
   channelId: z.string().optional(),
@@ -58,14 +60,14 @@ const content = z.object({
   since: z.number(),
 })
 
-export type CardContent = z.infer<typeof content>
+export type CardLine = z.infer<typeof line>
 
 const interruption = z.object({ by: z.string(), since: z.number() })
 
 /** For ever: a card goes with its process or by its owner's hand, not by time. */
 const cardMs = 1_000_000_000_000
-const contentBytesMax = 1 << 16
-/** A queue that is removed while a card is put into it is made again. */
+const bytesMax = 1 << 16
+/** How often a queue may be removed while a card is put into it. */
 const triesMax = 20
 
 /** What a card's nonce begins with. */
@@ -87,42 +89,51 @@ export function parseCard(name: string): HeldEntry | undefined {
   return entry?.state === 'held' ? entry : undefined
 }
 
-export function readContent(host: Host, path: string): CardContent | undefined {
-  return content.safeParse(readJson(host, path)).data
+export function readCard(host: Host, path: string, state: CardState): CardLine | undefined {
+  return readLines(host, path)
+    .flatMap((json) => line.safeParse(json).data ?? [])
+    .findLast((each) => each.state === state)
 }
 
-function readJson(host: Host, path: string): unknown {
-  const { disk } = host
-  try {
-    const fd = disk.open(path, 'read')
+/** What is none of ours, or torn, is left out. */
+function readLines(host: Host, path: string): unknown[] {
+  let text = ''
+  quietly(() => {
+    const fd = host.disk.open(path, 'read')
     try {
-      return JSON.parse(readFully(disk, fd, 0, Math.min(disk.fstat(fd).size, contentBytesMax)).toString('utf8'))
+      text = readFully(host.disk, fd, 0, Math.min(host.disk.fstat(fd).size, bytesMax)).toString('utf8')
     } finally {
-      disk.close(fd)
+      host.disk.close(fd)
     }
-  } catch (error) {
-    if (errnoOf(error) === undefined && !(error instanceof SyntaxError)) throw error
-    return undefined // Gone meanwhile, or nothing that we have written.
-  }
+  })
+  return text.split('\n').flatMap((each) => {
+    try {
+      return each ? [JSON.parse(each)] : []
+    } catch {
+      return []
+    }
+  })
 }
 
 export interface CardEvents {
   /** It has become active. */
   begins(): void
-  /** It was active, and has been removed. */
-  ends(): void
+  /** It has been removed, and was in that state. */
+  goes(from: CardState): void
 }
 
-/** Wakes whoever watches this card: the system tells of a change. One more line end does not change what the card says. */
+/** Wakes whoever watches this card: the system tells of a change. */
 export function nudge(host: Host, path: string): void {
-  quietly(() => {
-    const fd = host.disk.open(path, 'appendExisting')
-    try {
-      host.disk.write(fd, Buffer.from('\n'))
-    } finally {
-      host.disk.close(fd)
-    }
-  })
+  quietly(() => append(host, path, 'appendExisting', '\n'))
+}
+
+function append(host: Host, path: string, how: 'create' | 'appendExisting', text: string): void {
+  const fd = host.disk.open(path, how)
+  try {
+    writeFully(host.disk, fd, Buffer.from(text))
+  } finally {
+    host.disk.close(fd)
+  }
 }
 
 export class Card {
@@ -131,8 +142,7 @@ export class Card {
   #host: Host
   #queue: string
   #drawnAtMs: number
-  #content: CardContent
-  #state: CardState = 'queued'
+  #line: CardLine
   /** What it is called now; undefined when it could not be put there, or has been removed. */
   #name: string | undefined
   #removed = false
@@ -145,12 +155,16 @@ export class Card {
     this.#drawnAtMs = host.clock.monotonicMs()
     this.order = Math.floor(this.#drawnAtMs * 1_000)
     this.nonce = `${tagOf(facts.requestId)}${host.nonce(12)}`
-    this.#content = { ...facts, since: host.clock.wallMs() }
-    this.#put()
+    this.#line = { ...facts, state: 'queued', since: host.clock.wallMs() }
+  }
+
+  /** From now on others see it; who never has to wait need not be seen waiting. */
+  show(): void {
+    if (!this.#name && !this.#removed) this.#put()
   }
 
   get key(): string {
-    return this.#content.key
+    return this.#line.key
   }
 
   /** Where it is now; undefined when it could not be put there, or has been removed. */
@@ -159,46 +173,47 @@ export class Card {
   }
 
   get state(): CardState {
-    return this.#state
+    return this.#line.state
   }
 
   /** Others see the new state and all that is said with it, or the old one with all that was said before. */
-  update({ state = this.#state, ...changes }: CardChanges): void {
+  update(changes: CardChanges): void {
     if (this.#removed) return
-    const changed = state !== this.#state
-    const since = changed ? this.#host.clock.wallMs() : this.#content.since
-    this.#content = { ...this.#content, ...changes, since }
-    this.#state = state
+    const before = this.#line
+    const changed = changes.state !== undefined && changes.state !== before.state
+    this.#line = { ...before, ...changes, since: changed ? this.#host.clock.wallMs() : before.since }
     this.#put()
-    if (changed && state === 'active') this.#changes.begins()
+    if (changed && changes.state === 'active') this.#changes.begins()
   }
 
   /** Call it after giving the lease back: if it was active, the next in line is woken by it. */
   remove(): void {
     if (this.#removed) return
     this.#removed = true
-    if (this.#name) this.#unlink(this.#name)
-    this.#unlink(markName(this.nonce))
-    if (this.#state === 'active') this.#changes.ends()
-    removeQueue(this.#host, this.#queue)
+    if (!this.#name) return
+    this.#unlink(this.#name)
+    if (isThere(this.#host, `${this.#queue}/${markName(this.nonce)}`)) this.#unlink(markName(this.nonce))
+    this.#changes.goes(this.#line.state)
   }
 
   /** Who wants this card's turn to stop, if anybody does. */
   interruption(): Interruption | undefined {
     const path = `${this.#queue}/${markName(this.nonce)}`
-    return isThere(this.#host, path) ? interruption.safeParse(readJson(this.#host, path)).data : undefined
+    return isThere(this.#host, path) ? interruption.safeParse(readLines(this.#host, path)[0]).data : undefined
   }
 
   #put(): void {
-    const { identity } = this.#host
+    const { identity, disk } = this.#host
+    const name = heldName(this.order, holderPrefix(identity), this.#drawnAtMs, cardMs, this.#line.state, identity.host, this.nonce)
     const before = this.#name
-    const name = heldName(this.order, holderPrefix(identity), this.#drawnAtMs, cardMs, this.#state, identity.host, this.nonce)
-    const put = putFile(this.#host, this.#queue, name, this.#content)
-    // On a full disk at least the state, which is in the name.
-    if (!put && (before === undefined || !quietly(() => this.#host.disk.rename(`${this.#queue}/${before}`, `${this.#queue}/${name}`))))
+    const text = `\n${JSON.stringify(this.#line)}\n` // On a line of its own, even after one that did not fit on the disk.
+    if (before === undefined) {
+      if (intoQueue(this.#host, this.#queue, () => append(this.#host, `${this.#queue}/${name}`, 'create', text))) this.#name = name
+      else this.#unlink(name) // Made, perhaps, but without a word in it.
       return
-    this.#name = name
-    if (put && before !== undefined && before !== name) this.#unlink(before)
+    }
+    quietly(() => append(this.#host, `${this.#queue}/${before}`, 'appendExisting', text))
+    if (name !== before && quietly(() => disk.rename(`${this.#queue}/${before}`, `${this.#queue}/${name}`))) this.#name = name
   }
 
   #unlink(name: string): void {
@@ -206,32 +221,30 @@ export class Card {
   }
 }
 
-/** A file that appears whole. False when the disk would not have it. */
-export function putFile(host: Host, queue: string, name: string, value: unknown): boolean {
-  const { disk, identity } = host
-  const made = `${queue}/${makerName(identity, host.nonce(12))}`
-  const bytes = Buffer.from(JSON.stringify(value))
+/** Makes something in a queue that may not be there yet, or be removed just now. False when the disk would not have it. */
+export function intoQueue(host: Host, queue: string, work: () => void): boolean {
   for (let tries = 0; tries < triesMax; tries++) {
     try {
-      const fd = disk.open(made, 'create')
-      try {
-        writeFully(disk, fd, bytes)
-      } finally {
-        disk.close(fd)
-      }
-      disk.rename(made, `${queue}/${name}`)
+      work()
       return true
     } catch (error) {
       if (errnoOf(error) === undefined) throw error
-      quietly(() => disk.unlink(made))
-      // No queue yet, or it was just removed with its last card.
-      if (errnoOf(error) !== 'ENOENT' || !quietly(() => makeDirectories(disk, queue))) return false
+      if (errnoOf(error) !== 'ENOENT' || !quietly(() => makeDirectories(host.disk, queue))) return false
     }
   }
   return false
 }
 
-/** With its last card; it stays while anything is in it. */
+/** Appears whole. False when the disk would not have it. */
+export function putMark(host: Host, queue: string, card: string, mark: Interruption): boolean {
+  const made = `${queue}/${makerName(host.identity, host.nonce(12))}`
+  return quietly(() => {
+    append(host, made, 'create', JSON.stringify(mark))
+    host.disk.rename(made, `${queue}/${markName(card)}`)
+  })
+}
+
+/** It stays while anything is in it. */
 export function removeQueue(host: Host, queue: string): void {
   quietly(() => host.disk.rmdir(queue))
 }

@@ -38,7 +38,7 @@ export class FileTurns implements TurnPort {
   enlist(key: string, request: RequestFacts): Place {
     this.#tools.assertWritable()
     const { requestId, channelId, lane, whenBusy } = request
-    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy })
+    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy }, false)
     const tools: LeaseTools = {
       key,
       commit: (options, jobFor) => this.#tools.commit(key, options, jobFor),
@@ -77,6 +77,18 @@ export class FileTurns implements TurnPort {
     const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId), limit) ?? [])
     const shown = new Set(live.map(({ turn }) => turn))
     return [...live, ...past.filter(({ turn }) => !shown.has(turn)).map((turn) => pastStatus(key, sessionId!, turn, nowMs))]
+  }
+
+  /** Takes away what processes have left that died. A courtesy, to be done whenever there is time. */
+  sweep(): void {
+    this.#leases.sweep()
+    this.#board.sweep()
+  }
+
+  /** Takes away what was left for the next turn to find. */
+  close(): void {
+    this.#leases.close()
+    this.#board.close()
   }
 
   async interrupt(key: string, by: string): Promise<boolean> {

@@ -3,12 +3,10 @@ import type { LeaseEvents, LeaseHolder, Place, RequestFacts, TurnLease } from '.
 import { StoreError } from '../../errors.js'
 import type { WaitOptions } from '../../types.js'
 import type { Host } from '../host.js'
-import type { Leases } from '../lock/lease.js'
+import type { LeaseOptions, Leases } from '../lock/lease.js'
 import { type Board, type Card, leaseNameOf } from './board.js'
 import { KeyLease, type LeaseTools } from './turn-lease.js'
-
-const sleepMsMin = 1
-const sleepMsMax = 50
+import { leaseInTurn } from './waiting.js'
 
 export class KeyPlace implements Place {
   #host: Host
@@ -30,50 +28,27 @@ export class KeyPlace implements Place {
   }
 
   async tryLease(maxTurnMs: number, events: LeaseEvents): Promise<TurnLease | undefined> {
-    return this.#board.ahead(this.#card) > 0 ? undefined : this.#take(maxTurnMs, events)
+    if (!this.#board.mayTry(this.#card, 0)) return undefined
+    const { lease } = await this.#leases.tryAcquire(this.#name, this.#leaseOptions(maxTurnMs, events))
+    return lease && new KeyLease(this.#tools, lease, this.#card, this.#board, events)
   }
 
-  async #take(maxTurnMs: number, events: LeaseEvents): Promise<TurnLease | undefined> {
+  async lease(maxTurnMs: number, events: LeaseEvents, patience: WaitOptions & { waitMs: number }): Promise<TurnLease> {
+    this.show()
+    const line = { clock: this.#host.clock, board: this.#board, leases: this.#leases }
+    const { lease } = await leaseInTurn(line, this.#card, this.#leaseOptions(maxTurnMs, events), patience)
+    return new KeyLease(this.#tools, lease, this.#card, this.#board, events)
+  }
+
+  #leaseOptions(maxTurnMs: number, events: LeaseEvents): LeaseOptions {
     const { requestId, channelId } = this.#request
     const { key } = this.#card
-    const { lease } = await this.#leases.tryAcquire(this.#name, {
+    return {
       maxHoldMs: maxTurnMs,
       does: 'turn',
       about: { key, requestId, channelId },
       onLost: (reason) => events.onLost(lostTurn(key, requestId, reason)),
       onExpired: () => events.onExpired(),
-    })
-    if (!lease) return undefined
-    return new KeyLease(this.#tools, lease, this.#card, this.#board, events)
-  }
-
-  async lease(maxTurnMs: number, events: LeaseEvents, { signal, waitMs }: WaitOptions & { waitMs: number }): Promise<TurnLease> {
-    const { clock } = this.#host
-    const deadlineMs = clock.monotonicMs() + waitMs
-    let freeSinceMs: number | undefined
-    let wake = new AbortController()
-    const onWake = () => wake.abort(null)
-    const stopWatching = this.#board.watchCard(this.#card, onWake)
-    signal?.addEventListener('abort', onWake, { once: true })
-    try {
-      for (let sleepMs = sleepMsMin; ; sleepMs = Math.min(sleepMsMax, sleepMs * 2)) {
-        signal?.throwIfAborted()
-        const nowMs = clock.monotonicMs()
-        freeSinceMs = this.holder() ? undefined : (freeSinceMs ?? nowMs)
-        if (freeSinceMs !== undefined) {
-          const lease = this.#board.mayTry(this.#card, nowMs - freeSinceMs) ? await this.#take(maxTurnMs, events) : undefined
-          if (lease) return lease
-        }
-        if (nowMs >= deadlineMs) throw this.#late(waitMs)
-        await clock.sleep(Math.min(sleepMs, deadlineMs - nowMs), wake.signal)
-        if (wake.signal.aborted) {
-          wake = new AbortController()
-          sleepMs = sleepMsMin
-        }
-      }
-    } finally {
-      stopWatching()
-      signal?.removeEventListener('abort', onWake)
     }
   }
 
@@ -87,7 +62,8 @@ export class KeyPlace implements Place {
 
   isElsewhere(): boolean {
     const { requestId } = this.#request
-    return this.#board.list(this.#card.key).filter((card) => card.requestId === requestId && card.state !== 'interrupted').length > 1
+    const cards = this.#board.list(this.#card.key).filter((card) => card.requestId === requestId && card.state !== 'interrupted')
+    return cards.length > (this.#card.path ? 1 : 0)
   }
 
   othersWait(): boolean {
@@ -96,22 +72,12 @@ export class KeyPlace implements Place {
       .some(({ state, requestId, holder }) => state === 'queued' && requestId !== this.#request.requestId && holder?.verdict !== 'dead')
   }
 
-  leave(): void {
-    this.#card.remove()
+  show(): void {
+    this.#card.show()
   }
 
-  #late(waitMs: number): StoreError {
-    const { key } = this.#card
-    const holder = this.holder()
-    const who = holder
-      ? `held by pid ${holder.pid} (${holder.verdict})${holder.heldMs === undefined ? '' : `, without progress for ${Math.round(holder.heldMs)} ms of ${holder.maxHoldMs}`}`
-      : `${this.#board.ahead(this.#card)} are ahead`
-    const request = holder?.requestId === undefined ? '' : `, turn ${holder.turn}, request ${holder.requestId}`
-    const retryAfterMs = 1_000
-    return new StoreError('TURN_BUSY', `waited ${Math.round(waitMs)} ms for the conversation ${JSON.stringify(key)}; ${who}${request}.`, {
-      details: { key, waitMs, holder, retryAfterMs },
-      hint: 'Its function was not run. Try again, wait longer, or interrupt the turn; `holdfast turns` shows who is active.',
-    })
+  leave(): void {
+    this.#card.remove()
   }
 }
 

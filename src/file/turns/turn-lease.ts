@@ -30,7 +30,7 @@ export class KeyLease implements TurnLease {
     this.#tools = tools
     this.#lease = lease
     this.#card = card
-    this.#stopWatching = board.watchCard(card, () => {
+    this.#stopWatching = board.pollCard(() => {
       const asked = card.interruption()
       if (asked) events.onInterrupt(asked.by)
     })
