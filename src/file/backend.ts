@@ -26,10 +26,10 @@ import { entryOf } from './metadata/cells.js'
 import { Metadata } from './metadata/metadata.js'
 import type { Change, ViewTools } from './metadata/view.js'
 import { type Counters, newCounters } from './stats.js'
-import { appendJob } from './transcripts/append.js'
+import { appendJob, type JobFor } from './transcripts/append.js'
 import { readRange, readTail, type Source } from './transcripts/reading.js'
 import { decided } from './transcripts/receipts.js'
-import { type JobFor, Transcripts } from './transcripts/transcripts.js'
+import { Transcripts } from './transcripts/transcripts.js'
 import { FileTurns } from './turns/file-turns.js'
 import { verifyStore } from './verify.js'
 import { Vital } from './vital.js'
@@ -196,8 +196,12 @@ class FileBackend implements Backend {
 
   /** Not an async function, and no more promises than needed: a thousand calls at once are a use of their own. */
   append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
-    this.#assertNotMutating()
-    this.#vital.assertWritable()
+    try {
+      this.#assertNotMutating()
+      this.#vital.assertWritable()
+    } catch (error) {
+      return Promise.reject(error)
+    }
     const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => appendJob(transcript, records, options, nameDurable)
     return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
   }

@@ -59,8 +59,7 @@ export class Committer {
     if (call.deadlineMs < this.#waitingUntilMs) this.#wake?.abort(null)
     if (this.#pumping) return promise
     this.#pumping = true
-    // In a microtask: what is called in the same turn joins this commit. But calls that are awaited one after another, and never wait for the
-    // disk, would keep the event loop from turning for as long as they go on.
+    // In a microtask: what is called in the same turn joins this commit. But the event loop has to turn now and then (host.ts).
     if (this.#host.overdue?.()) setImmediate(() => void this.#pump())
     else queueMicrotask(() => void this.#pump())
     return promise
@@ -73,7 +72,8 @@ export class Committer {
         try {
           held = this.#baton.tryAcquire(this.#options.does, this.#calls.first?.job.about) ?? (await this.#waitForLock())
         } catch (error) {
-          this.#lockRefused(error)
+          if (isStoreError(error, 'LOCK_TIMEOUT')) this.#expire(error)
+          else this.#failAll(error)
           continue
         }
         if (!held) continue
@@ -174,7 +174,12 @@ export class Committer {
     const after = this.#owner.afterLanding?.(held)
     if (after?.first) {
       const letGo = log.keep()
-      return after.work.then(() => this.#landed(jobs, seqs, log, batch)).finally(letGo)
+      const answer = () => {
+        this.#landed(jobs, seqs, log, batch)
+        letGo()
+      }
+      // In a turn of its own: whoever is answered finds the lock released.
+      return after.work.finally(() => void setImmediate(answer))
     }
     this.#landed(jobs, seqs, log, batch)
     return after?.work
@@ -390,10 +395,5 @@ export class Committer {
       this.#wake = undefined
       this.#waitingUntilMs = 0
     }
-  }
-
-  #lockRefused(error: unknown): void {
-    if (isStoreError(error, 'LOCK_TIMEOUT')) this.#expire(error)
-    else this.#failAll(error)
   }
 }
