@@ -80,6 +80,14 @@ export class Board {
     return this.#names(this.#path)
       .filter((name) => name.endsWith('.queue'))
       .flatMap((name) => this.#listIn(`${this.#path}/${name}`))
+      .sort(byAge)
+  }
+
+  /** Of a lease by its name: how many who live wait for it, and whose conversation it is when a card says so. */
+  about(name: string): { waiting: number; key?: string } {
+    const cards = this.#listIn(`${this.#path}/${name}.queue`)
+    const waiting = cards.filter(({ state, verdict }) => state === 'queued' && verdict.kind !== 'dead').length
+    return cards[0] ? { waiting, key: cards[0].key } : { waiting }
   }
 
   /** How many who live stand before it. */
@@ -123,7 +131,7 @@ export class Board {
         const { holder } = entry
         return [{ name, drawn: entry.n, holder, verdict: judge(holder, { observer: identity, nowMs, firstSeenAtMs: nowMs, probe }) }]
       })
-      .sort((a, b) => a.drawn - b.drawn || (a.name < b.name ? -1 : 1))
+      .sort(byAge)
   }
 
   #listIn(directory: string): SeenCard[] {
@@ -142,6 +150,10 @@ export class Board {
       return []
     }
   }
+}
+
+function byAge(a: Pick<SeenCard, 'drawn' | 'name'>, b: Pick<SeenCard, 'drawn' | 'name'>): number {
+  return a.drawn - b.drawn || (a.name < b.name ? -1 : 1)
 }
 
 function isBefore(drawn: number, name: string, card: Card): boolean {

@@ -1,6 +1,6 @@
 /** Turns of the embedded store: a lease per key (lock/lease.ts), a board of cards beside it, and the log, which decides. */
 import type { EarlierRequest, EncodedRecord, LeftInput, Place, RequestFacts, TurnPort } from '../../backend.js'
-import type { AppendOptions, TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
+import type { AppendOptions, LockStatus, TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
 import type { Host } from '../host.js'
 import type { Leases } from '../lock/lease.js'
 import type { Source } from '../transcripts/reading.js'
@@ -76,6 +76,11 @@ export class FileTurns implements TurnPort {
     const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId), limit) ?? [])
     const shown = new Set(live.map(({ turn }) => turn))
     return [...live, ...past.filter(({ turn }) => !shown.has(turn)).map((turn) => pastStatus(key, sessionId!, turn, nowMs))]
+  }
+
+  /** The leases that somebody has, with whose they are and how many wait. */
+  leases(): LockStatus[] {
+    return this.#leases.statuses((name) => this.#board.about(name))
   }
 
   async interrupt(key: string, by: string): Promise<boolean> {
