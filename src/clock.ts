@@ -11,8 +11,23 @@ export interface Clock {
 }
 
 // hrtime is CLOCK_MONOTONIC itself, but makes a bigint each time; performance.now() is the same clock, counted from the start of this process.
-const bootMs = Number(process.hrtime.bigint()) / 1e6 - performance.now()
+const bootMs = measuredBootMs()
 const cell = new Int32Array(new SharedArrayBuffer(4))
+
+/** The two are read one after the other. Whoever is interrupted in between would be late by that for good: seen with 12 ms, where eight
+ *  processes started at once. So the quickest of several tries counts. */
+function measuredBootMs(): number {
+  let [quickestMs, measuredMs] = [Number.POSITIVE_INFINITY, 0]
+  for (let tries = 0; tries < 5; tries++) {
+    const beforeMs = performance.now()
+    const systemMs = Number(process.hrtime.bigint()) / 1e6
+    const afterMs = performance.now()
+    if (afterMs - beforeMs >= quickestMs) continue
+    quickestMs = afterMs - beforeMs
+    measuredMs = systemMs - (beforeMs + afterMs) / 2
+  }
+  return measuredMs
+}
 
 export const systemClock: Clock = {
   monotonicMs: () => bootMs + performance.now(),

@@ -8,6 +8,8 @@ import type { AppendOptions, ReadOptions, StoreOptions, TurnOptions, TurnsOption
 export const keyCharactersMax = 512
 export const recordsPerCallMax = 1_000
 export const recordBytesDefault = 16 << 20
+/** What one call may append, unless a single record may be larger. */
+const callBytesMax = 64 << 20
 export const idCharactersMax = 256
 
 const millisecondsMax = 3_600_000
@@ -21,6 +23,7 @@ const text = z.string().min(1).max(idCharactersMax)
 const append = wait.extend({
   id: text.optional(),
   expectedSeq: seq.optional(),
+  expectedSessionId: text.optional(),
   requestId: z.string().optional(),
   channelId: z.string().optional(),
 })
@@ -143,7 +146,18 @@ export function encodeRecords(records: unknown, recordBytesMax: number): Encoded
     throw new StoreError('INVALID_RECORD', `append takes 1 to ${recordsPerCallMax} records, not ${list.length}.`, {
       hint: 'Nothing was written.',
     })
-  return list.map((record, at) => encodeRecord(record, at, recordBytesMax))
+  const encoded = list.map((record, at) => encodeRecord(record, at, recordBytesMax))
+  const characters = encoded.reduce((sum, { json }) => sum + json.length, 0)
+  if (characters > Math.max(callBytesMax, recordBytesMax))
+    throw new StoreError(
+      'RECORD_TOO_LARGE',
+      `the ${list.length} records of one call have more than ${Math.max(callBytesMax, recordBytesMax)} bytes.`,
+      {
+        details: { records: list.length, bytes: characters, bytesMax: Math.max(callBytesMax, recordBytesMax) },
+        hint: 'Nothing was written. A call is one write, all or nothing: append them in several calls.',
+      },
+    )
+  return encoded
 }
 
 const hasReserved = (record: object) => Object.hasOwn(record, '$') || Object.hasOwn(record, '$$')

@@ -21,15 +21,17 @@ export class Session {
 
   /** Appends in order, all or nothing. Once resolved, the records survive a power cut (durability `power`) or a kill (`process`).
    *
-   *  @param records  one, or 1 to 1,000; each a JSON object of at most `recordBytesMax` bytes without top-level `$` or `$$`.
+   *  @param records  one, or 1 to 1,000, of at most 64 MiB together; each a JSON object of at most `recordBytesMax` bytes without top-level
+   *         `$` or `$$`.
    *  @throws INVALID_RECORD, RECORD_TOO_LARGE  effect none · SEQ_CONFLICT  effect none: read on and decide again · LOCK_TIMEOUT  effect none:
    *          somebody held the transcript for the whole wait; details name the holder · LOCK_LOST  overtaken again and again, see effect ·
    *          LOG_CORRUPT  effect none: the transcript is damaged · DISK_FULL  effect none · IO_FAILED  see effect: when unknown, append again
    *          with the same `id` · STORE_POISONED  effect none: open the store anew. */
-  async append(records: TranscriptRecord | readonly TranscriptRecord[], options?: AppendOptions): Promise<AppendReceipt> {
-    const checked = checkAppend(options)
-    const encoded = encodeRecords(records, this.#tools.recordBytesMax)
-    return this.#tools.run(() => this.#tools.backend.append(this.key, encoded, checked))
+  append(records: TranscriptRecord | readonly TranscriptRecord[], options?: AppendOptions): Promise<AppendReceipt> {
+    return this.#tools.run(() => {
+      const checked = checkAppend(options)
+      return this.#tools.backend.append(this.key, encodeRecords(records, this.#tools.recordBytesMax), checked)
+    })
   }
 
   /** The records in order, those acknowledged before the call among them. Nothing for a session that does not exist.

@@ -1,5 +1,4 @@
 /** The store as its users see it: checks what comes in and hands it to the backend. No I/O and no format here. */
-import { channel } from 'node:diagnostics_channel'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { uuidv7 } from 'uuidv7'
 import type { Backend } from './backend.js'
@@ -41,7 +40,6 @@ type FieldsOf<S> = S extends StandardSchemaV1
     : Fields
   : Fields
 
-const turnChannel = channel('holdfast:turn')
 const own = ['sessionId', 'createdAt', 'updatedAt', 'revision']
 
 export class SessionStore<T extends object = Fields> {
@@ -66,7 +64,6 @@ export class SessionStore<T extends object = Fields> {
       encode: (records) => encodeRecords(records, recordBytesMax),
       checkAppend,
       checkCount,
-      report: (message) => turnChannel.hasSubscribers && turnChannel.publish(message),
     })
   }
 

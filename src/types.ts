@@ -69,6 +69,8 @@ export interface AppendOptions extends WaitOptions {
   id?: string | undefined
   /** Append only if the last sequence number is this one, else SEQ_CONFLICT and nothing is written. 0 for a session without records. */
   expectedSeq?: number | undefined
+  /** Append only if the key still names this session, else SEQ_CONFLICT and nothing is written: a rotation starts the numbers anew. */
+  expectedSessionId?: string | undefined
   /** For diagnostics channels and logs. */
   requestId?: string | undefined
   channelId?: string | undefined

@@ -80,12 +80,10 @@ function resolvedStore(host: Host, dir: string): string {
 }
 
 /** What the system says becomes a StoreError; an abort's reason and what a mutator throws stay what they are. */
-async function typed<R>(work: Promise<R>, doing: string, effect: Effect): Promise<R> {
-  try {
-    return await work
-  } catch (error) {
+function typed<R>(work: Promise<R>, doing: string, effect: Effect): Promise<R> {
+  return work.then(undefined, (error: unknown) => {
     throw errnoOf(error) === undefined ? error : ioError(error, doing, effect)
-  }
+  })
 }
 
 function assertThere(host: Host, places: StorePlaces): void {
@@ -149,8 +147,14 @@ class FileBackend implements Backend {
     })
   }
 
-  load(): Promise<void> {
-    return this.#metadata.reload()
+  async load(): Promise<void> {
+    await this.#metadata.reload()
+    if (this.#options.readOnly) return
+    try {
+      this.turns.sweep()
+    } catch (error) {
+      this.#vital.report('sweep-failed', error)
+    }
   }
 
   async commitMetadata<R>(mutate: (sessions: SessionsView<Record<string, unknown>>) => R, wait: WaitOptions): Promise<R> {
@@ -189,7 +193,8 @@ class FileBackend implements Backend {
     return typed(this.#transcripts.delete(key, wait), 'deleting a session', 'unknown')
   }
 
-  async append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
+  /** Not an async function, and no more promises than needed: a thousand calls at once are a use of their own. */
+  append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     this.#assertNotMutating()
     this.#vital.assertWritable()
     const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => appendJob(transcript, records, options, nameDurable)
@@ -268,6 +273,7 @@ class FileBackend implements Backend {
       await this.#metadata.checkpoint({ waitMs: 500 }).catch((error: unknown) => this.#vital.report('checkpoint-failed', error))
     }
     for (const letGo of this.#readers) letGo()
+    this.turns.close()
     this.#transcripts.close()
     this.#metadata.close()
   }

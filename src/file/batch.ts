@@ -3,7 +3,7 @@ import { StoreError } from '../errors.js'
 import type { Disk } from './durable.js'
 import type { Host } from './host.js'
 import type { Batch, LogFile } from './log/log-file.js'
-import { encodeLine } from './log/record.js'
+import { lineOverheadMax, writeLine } from './log/record.js'
 
 /** The bodies as records that follow where the log stands now.
  *  @param plain  callers' records only: no header, no seal. */
@@ -12,16 +12,20 @@ export function encodeBatch(host: Host, log: LogFile, bodies: readonly string[],
   const firstSeq = log.nextSeq
   const synced = log.synced
   const breaker = log.breaker()
+  let room = breaker.length
+  for (const body of bodies) room += Buffer.byteLength(body) + lineOverheadMax
+  // What is not plain is handed on to whoever reads the log, and may be kept.
+  const into = (plain ? host.scratch?.(room) : undefined) ?? Buffer.allocUnsafe(room)
+  let at = into.write(breaker, 'latin1')
   let prev = log.chain.crc
-  let text = breaker
   let left = bodies.length
   let seq = firstSeq
   for (const body of bodies) {
-    const { line, crc } = encodeLine(body, { seq: seq++, left: --left, synced, writer, prev })
-    text += line
+    const { end, crc } = writeLine(into, at, body, { seq: seq++, left: --left, synced, writer, prev })
+    at = end
     prev = crc
   }
-  return { bytes: Buffer.from(text), from: breaker.length, firstSeq, records: bodies.length, lastCrc: prev, writer, plain }
+  return { bytes: into.subarray(0, at), from: breaker.length, firstSeq, records: bodies.length, lastCrc: prev, writer, plain }
 }
 
 /** Which sequence numbers each job got. */

@@ -44,7 +44,7 @@ export class Committer {
     this.#owner = owner
     this.#options = options
     // Nobody left to wait for: then there is no need of the lock.
-    this.#calls = new Calls(host.clock, options.waitMs, () => this.#wake?.abort())
+    this.#calls = new Calls(host.clock, options.waitMs, () => this.#wake?.abort(null))
   }
 
   get idle(): boolean {
@@ -56,11 +56,13 @@ export class Committer {
     const { promise, call } = this.#calls.add(job, wait)
     if (!call) return promise
     // Somebody more impatient than those who wait already: wait anew, for as long as this one may.
-    if (call.deadlineMs < this.#waitingUntilMs) this.#wake?.abort()
+    if (call.deadlineMs < this.#waitingUntilMs) this.#wake?.abort(null)
     if (this.#pumping) return promise
     this.#pumping = true
-    // In a microtask: what is called in the same turn joins this commit.
-    queueMicrotask(() => void this.#pump())
+    // In a microtask: what is called in the same turn joins this commit. But calls that are awaited one after another, and never wait for the
+    // disk, would keep the event loop from turning for as long as they go on.
+    if (this.#host.overdue?.()) setImmediate(() => void this.#pump())
+    else queueMicrotask(() => void this.#pump())
     return promise
   }
 
@@ -321,7 +323,7 @@ export class Committer {
   #acknowledge(waiting: Call, seqs: readonly number[], log: LogFile, upTo: number): void {
     const needed = seqs.length > 0 ? upTo : (waiting.job.dependsOn?.() ?? -1)
     const also = this.#options.durability === 'power' ? waiting.job.alsoDurable?.() : undefined
-    if (this.#options.durability === 'process' || (needed <= log.synced && log.named && !also)) {
+    if (this.#options.durability === 'process' || waiting.job.relaxed?.() || (needed <= log.synced && log.named && !also)) {
       this.#settle(waiting, seqs, log)
       return
     }

@@ -15,6 +15,10 @@ export interface Host {
   probe(pid: number): ProcessProbe
   /** Fresh random hex digits. */
   nonce(digits: number): string
+  /** Room for bytes that are written at once and not kept: the next call gets the same. undefined for more than is worth keeping. */
+  scratch?(bytes: number): Buffer | undefined
+  /** The event loop has not turned for some milliseconds: timers and sockets wait. */
+  overdue?(): boolean
   /** A fresh session id (UUIDv7). */
   mintId(): string
   /** Calls back when something in the directory may have changed; a hint, often late, sometimes never. Returns the way to stop it. */
@@ -23,9 +27,14 @@ export interface Host {
   later?(ms: number, work: () => void): () => void
 }
 
+const scratchBytesMax = 1 << 20
+const turnMsMax = 8
+
 export function systemHost(): Host {
   const pool = Buffer.alloc(4096)
   let used = pool.length
+  let scratch = Buffer.alloc(0)
+  let turningSinceMs = 0
   return {
     disk: nodeDisk,
     clock: systemClock,
@@ -39,6 +48,20 @@ export function systemHost(): Host {
       }
       used += bytes
       return pool.toString('hex', used - bytes, used).slice(0, digits)
+    },
+    scratch(bytes) {
+      if (bytes > scratchBytesMax) return undefined
+      if (bytes > scratch.length) scratch = Buffer.alloc(Math.min(scratchBytesMax, Math.max(16_384, bytes * 2)))
+      return scratch
+    },
+    overdue() {
+      const nowMs = performance.now()
+      if (turningSinceMs > 0) return nowMs - turningSinceMs > turnMsMax
+      turningSinceMs = nowMs
+      setImmediate(() => {
+        turningSinceMs = 0
+      })
+      return false
     },
     mintId: uuidv7,
     later(ms, work) {

@@ -1,5 +1,6 @@
 /** The turns of one store in this process: who runs, who joins whom, and how they come to an end when the store is closed. */
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { channel } from 'node:diagnostics_channel'
 import type { EncodedRecord, TurnPort } from '../backend.js'
 import { type Clock, systemClock } from '../clock.js'
 import { StoreError } from '../errors.js'
@@ -25,9 +26,9 @@ export interface TurnsTools {
   encode(records: TranscriptRecord | readonly TranscriptRecord[]): readonly EncodedRecord[]
   checkAppend(options: AppendOptions | undefined): AppendOptions
   checkCount(count: unknown): number
-  report(message: Readonly<Record<string, unknown>>): void
 }
 
+const turnChannel = channel('holdfast:turn')
 /** How long an aborted turn may take to settle when the store is closed. */
 const settleMs = 5_000
 
@@ -37,17 +38,20 @@ export class Turns {
   #lanes: Lanes
   /** Requests that the caller has named, while they are served here: whoever comes with the same one joins. */
   #serving = new Map<string, Promise<TurnResult<unknown>>>()
+  #visits = new Set<Promise<unknown>>()
   #active = new Map<string, ActiveTurn>()
   #background = new Set<Promise<void>>()
   #inside = new AsyncLocalStorage<ActiveTurn>()
 
   constructor(port: TurnPort, lanes: Readonly<Record<string, number>> | undefined, tools: TurnsTools) {
     const clock = tools.clock ?? systemClock
+    const report = (message: object) => void (turnChannel.hasSubscribers && turnChannel.publish(message))
     this.#port = port
-    this.#lanes = new Lanes(clock, lanes, { report: (message) => tools.report(message) })
+    this.#lanes = new Lanes(clock, lanes, { report })
     this.#tools = {
       ...tools,
       clock,
+      report,
       port,
       lanes: this.#lanes,
       inside: this.#inside,
@@ -73,12 +77,13 @@ export class Turns {
     if (whenBusy === 'queue' || whenBusy === 'interrupt') this.#assertOutside(key)
     const request = { requestId: requestId ?? this.#tools.freshId(), given: requestId !== undefined, channelId, lane, whenBusy }
     const served = new Visit(key, { ...turn, request }, work, this.#tools).serve()
-    if (name === undefined) return served
-    this.#serving.set(name, served)
+    this.#visits.add(served)
+    if (name !== undefined) this.#serving.set(name, served)
     try {
       return await served
     } finally {
-      this.#serving.delete(name)
+      this.#visits.delete(served)
+      if (name !== undefined) this.#serving.delete(name)
     }
   }
 
@@ -111,7 +116,7 @@ export class Turns {
           hint: 'New calls are refused. Let their functions heed turn.signal, then close again.',
         },
       )
-    await Promise.all([...this.#background, ...this.#serving.values()].map((work) => work.then(nothing, nothing)))
+    await Promise.all([...this.#background, ...this.#visits].map((work) => work.then(nothing, nothing)))
   }
 
   /** A turn that waits for a turn of its own key waits for itself (F5, F38). */

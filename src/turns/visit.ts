@@ -70,7 +70,7 @@ export class Visit<R> {
       if (atOnce) return await this.#run(atOnce, this.#left ? undefined : this.#options.records)
       const settled = await this.#whileBusy()
       if (settled) return settled
-      return await this.#run(await this.#whenFree(), undefined)
+      return await this.#run(await this.#whenFree(), this.#left ? undefined : this.#options.records)
     } catch (error) {
       throw await this.#givenUp(error)
     } finally {
@@ -166,7 +166,7 @@ export class Visit<R> {
     }
     const left = await this.#leaveInput()
     if (left?.earlier?.state === 'completed') return this.#duplicate(left.earlier)
-    if (request.whenBusy === 'coalesce' && left && !left.earlier) return this.#coalesced(left)
+    if (request.whenBusy === 'coalesce' && left) return this.#coalesced(left)
     if (request.whenBusy === 'interrupt') await this.#interrupt()
     return undefined
   }
@@ -174,14 +174,17 @@ export class Visit<R> {
   async #leaveInput(): Promise<LeftInput | undefined> {
     const { records, request, signal } = this.#options
     if (!records || this.#left) return this.#left
+    // Seen first: an input that nobody waits with is anybody's.
+    this.#place.show()
     this.#left = await this.#tools.port.leaveInput(this.#key, records, request, { signal })
     return this.#left
   }
 
-  /** Left for the active turn, if there is one behind the input in the log, and its holder lives. Else this request runs the next turn. */
-  #coalesced({ active, sessionId, seqs }: LeftInput): TurnResult<R> | undefined {
-    const holder = this.#place.holder()
-    if (!active || !holder || holder.verdict === 'dead' || holder.verdict === 'expired') return undefined
+  /** Left for the active turn, if there is one behind the input in the log, and whoever has begun it still has the lease: he answers what
+   *  he finds pending at its end. Else this request runs the next turn. */
+  #coalesced({ active, earlier, sessionId, seqs }: LeftInput): TurnResult<R> | undefined {
+    if (!active || this.#place.holder()?.token !== active.lease) return undefined
+    if (earlier && earlier.state !== 'pending' && !(earlier.state === 'taken' && earlier.turn === active.turn)) return undefined
     const { requestId } = this.#options.request
     return { outcome: 'coalesced', turn: active.turn, sessionId, requestId, attempt: 0, seqs, value: undefined }
   }
@@ -266,7 +269,7 @@ export class Visit<R> {
       const { left } = await lease.end(begun, request, ending)
       this.#tools.report({ event: ending.outcome, ...turn.about })
       // Whoever has interrupted it goes next, and takes what is left.
-      return { result, left: turn.interrupted ? 0 : left }
+      return { result, left: turn.interrupted && this.#place.othersWait() ? 0 : left }
     } catch (error) {
       this.#tools.report({ event: 'lost', ...turn.about, error })
       throw error

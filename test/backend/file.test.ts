@@ -6,15 +6,18 @@ import { openFileBackend } from '../../src/file/backend.js'
 import { checkKey } from '../../src/input.js'
 import type { Durability } from '../../src/types.js'
 import { describeBackend } from './conformance.js'
+import { describeTurns } from './turns-conformance.js'
 
 function fileBackend(durability: Durability, checkpoint: 'auto' | 'always'): void {
-  describeBackend(`file, ${durability}, ${checkpoint}`, async () => {
+  const makePlace = async () => {
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'holdfast-backend-'))
     return {
       open: () => openFileBackend(dir, { durability, checkpoint, waitMs: 10_000, maxHoldMs: 15_000, readOnly: false, checkKey }),
       remove: async () => fs.rmSync(dir, { recursive: true, force: true }),
     }
-  })
+  }
+  describeBackend(`file, ${durability}, ${checkpoint}`, makePlace)
+  describeTurns(`file, ${durability}, ${checkpoint}`, makePlace)
 }
 
 fileBackend('power', 'auto')

@@ -20,9 +20,10 @@ export class Wanting {
   readonly counters: Counters = newCounters()
   readonly host: Host
 
-  constructor(directory: string, changes: Partial<Host>) {
+  /** @param idleMs  0: its locks are removed as soon as they are free */
+  constructor(directory: string, changes: Partial<Host> = {}, idleMs = 0) {
     this.host = { ...systemHost(), ...changes }
-    this.leases = new Leases(this.host, directory, { counters: this.counters, label: 'turns' })
+    this.leases = new Leases(this.host, directory, { counters: this.counters, label: 'turns', idleMs })
   }
 
   async try(name = 'k', options: Partial<LeaseOptions> = {}) {
@@ -52,8 +53,8 @@ export class LeaseDirectory {
     onTestFinished(() => fs.rmSync(root, { recursive: true, force: true }))
   }
 
-  wanting(changes: Partial<Host> = {}): Wanting {
-    return new Wanting(this.path, changes)
+  wanting(changes: Partial<Host> = {}, idleMs = 0): Wanting {
+    return new Wanting(this.path, changes, idleMs)
   }
 
   /** Everything but the floor. */

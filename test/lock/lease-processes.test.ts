@@ -1,5 +1,6 @@
 /** Leases among processes that are killed and frozen: never two holders in a way that matters, and never a lease that nobody can have. */
 import { once } from 'node:events'
+import fs from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
@@ -57,12 +58,20 @@ describe('eight processes, thousands of leases', () => {
     expect(trial.late).toBe(0)
     expect(leftIn(trial.dir)).toEqual([])
     await expectUsable(trial)
+  })
+
+  test('without faults, where locks are left for a moment and removed when nobody has wanted them: the same', async () => {
+    const trial = await runTrial('left for a moment', { seconds: seconds / 2, lines: 2_000, names: 12, maxHoldMs: 60_000, idleMs: 3 })
+    expect(trial.acquisitions).toBeGreaterThan(500)
+    expect(trial.late).toBe(0)
+    await expectUsable(trial)
+    leasesIn(trial.dir).sweep()
     expect(leftIn(trial.dir)).toEqual([])
   })
 
   test('with SIGKILL at any moment: still never two inside, the dead are overtaken, and what they left can be swept up', async () => {
     // F2, F6: nobody is overtaken for being slow here, so every single line counts.
-    const trial = await runTrial('killed', { seconds, lines: 2_000, names: 3, maxHoldMs: 60_000, kill: true })
+    const trial = await runTrial('killed', { seconds, lines: 2_000, names: 3, maxHoldMs: 60_000, kill: true, idleMs: 1 })
     expect(trial.kills).toBeGreaterThan(10)
     expect(trial.acquisitions).toBeGreaterThan(500)
     expect(trial.late).toBe(0)
@@ -95,7 +104,7 @@ describe('eight processes, thousands of leases', () => {
 describe('a process that ends with a lease', () => {
   const begun = async (ends: 'by itself' | 'exit' | 'never', maxHoldMs = 60_000) => {
     const dir = freshDirectory()
-    const child = startWanting({ dir, names: ['k'], maxHoldMs, stallMs: 0, ends })
+    const child = startWanting({ dir, names: ['k'], maxHoldMs, stallMs: 0, idleMs: 2_000, ends })
     const [{ token }] = await once(child, 'message')
     return { dir, child, token: Number(token), leases: leasesIn(dir) }
   }
@@ -113,6 +122,14 @@ describe('a process that ends with a lease', () => {
       expect(lease!.token).toBeGreaterThan(token)
       await lease!.release()
     }
+  })
+
+  test('of a store that was removed meanwhile does not make it anew', async () => {
+    const { dir, child } = await begun('never')
+    fs.rmSync(join(dir, 'turns'), { recursive: true })
+    child.kill('SIGTERM')
+    await once(child, 'exit')
+    expect(fs.existsSync(join(dir, 'turns'))).toBe(false)
   })
 
   test('by SIGKILL is overtaken at the first look', async () => {
@@ -138,6 +155,7 @@ describe('a process that ends with a lease', () => {
     await once(child, 'exit')
     expect(taken.lease!.stands()).toBe(true)
     await taken.lease!.release()
+    leases.close()
     expect(leftIn(dir)).toEqual([])
   })
 })

@@ -9,8 +9,8 @@ import { newCounters } from '../../src/file/stats.js'
 import { Follower } from './lease-lines.js'
 import type { WantOptions } from './lease-trials.js'
 
-const { dir, names, maxHoldMs, stallMs, ends } = JSON.parse(process.argv[2] ?? '{}') as WantOptions
-const leases = new Leases(systemHost(), join(dir, 'turns'), { counters: newCounters(), label: 'turns' })
+const { dir, names, maxHoldMs, stallMs, idleMs, ends } = JSON.parse(process.argv[2] ?? '{}') as WantOptions
+const leases = new Leases(systemHost(), join(dir, 'turns'), { counters: newCounters(), label: 'turns', idleMs })
 const logs = new Map(names.map((name) => [name, new Follower(join(dir, `${name}.log`))]))
 const cell = new Int32Array(new SharedArrayBuffer(4))
 // Without somebody who listens for it the channel keeps nobody alive; that it is closed, `connected` says, even when it was before we came.
@@ -58,3 +58,4 @@ if (ends) {
   if (ends === 'exit') setTimeout(() => process.exit(0), 50)
   if (ends === 'by itself') process.disconnect()
 } else await wantAlways()
+leases.close()

@@ -16,6 +16,8 @@ export interface WantOptions {
   readonly maxHoldMs: number
   /** For how long it stands still, now and then, between looking and writing. */
   readonly stallMs: number
+  /** How long a lock is left when it is free. */
+  readonly idleMs: number
   /** What it does with its first lease instead of working: for tests of a single process. */
   readonly ends?: 'by itself' | 'exit' | 'never'
 }
@@ -50,16 +52,18 @@ interface Faults {
   readonly stopMs?: number
   /** For how long a process stands still by itself, at most. Default 3. */
   readonly stallMs?: number
+  /** Default 0: each release removes the lock, while others make it anew. */
+  readonly idleMs?: number
 }
 
 export async function runTrial(
   label: string,
-  { seconds, lines: wanted, names, maxHoldMs, gapMs = 100, kill = false, stopMs = 0, stallMs = 3 }: Faults,
+  { seconds, lines: wanted, names, maxHoldMs, gapMs = 100, kill = false, stopMs = 0, stallMs = 3, idleMs = 0 }: Faults,
 ): Promise<Trial> {
   const seed = freshSeed()
   const random = seededRandom(Number.parseInt(seed, 16))
   const dir = freshDirectory()
-  const options = { dir, names: Array.from({ length: names }, (_, at) => `k${at}`), maxHoldMs, stallMs }
+  const options = { dir, names: Array.from({ length: names }, (_, at) => `k${at}`), maxHoldMs, stallMs, idleMs }
   const children = Array.from({ length: 8 }, () => startWanting(options))
   let [kills, stops] = [0, 0]
   const frozen: Promise<unknown>[] = []

@@ -48,6 +48,26 @@ describe('taking a lease', () => {
     expect(who[0]!.leases.statuses()).toEqual([])
   })
 
+  test('and giving it back leaves the lock for a while, for the next one; then it goes', async () => {
+    const directory = new LeaseDirectory()
+    const [a, b] = [directory.wanting({}, 60), directory.wanting({}, 60_000)]
+    const [first, other] = [await a.take(), await b.take('other')]
+    await first.release()
+    await other.release()
+    expect(directory.entry()).toMatchObject({ state: 'free', n: first.token })
+    expect(b.leases.look('k')).toBe('free')
+    expect(b.leases.statuses()).toMatchObject([{ state: 'free' }, { state: 'free' }])
+    const second = await a.take()
+    expect(second.token).toBe(first.token + 1)
+    await pause(100)
+    expect(second.stands()).toBe(true)
+    await second.release()
+    await expect.poll(() => directory.left(), { timeout: 1_000 }).toEqual(['other'])
+    b.leases.close()
+    expect(directory.left()).toEqual([])
+    expect((await a.take()).token).toBeGreaterThan(second.token)
+  })
+
   test('gives growing tokens even where the wall clock stands still or jumps back by an hour', async () => {
     const directory = new LeaseDirectory()
     const wallMs = [1_800_000_000_000, 1_800_000_000_000, 1_799_996_400_000, 1_799_996_400_000, 1_800_000_000_000]
@@ -69,7 +89,7 @@ describe('taking a lease', () => {
       ...nodeDisk,
       rmdir(name: string) {
         nodeDisk.rmdir(name)
-        if (!path.basename(name).startsWith('held.')) return
+        if (!path.basename(name).startsWith('free.') || path.basename(path.dirname(name)) !== 'k') return
         new LockDirectory(host, path.dirname(name), 'k').create()
         floor = new Floor(host, path.join(directory.path, '.floor'), 'floor').get()
       },
@@ -356,10 +376,10 @@ describe('the heart', () => {
 })
 
 describe('when the disk fails', () => {
-  const failing = (calls: readonly string[]) => {
+  const failing = (calls: readonly string[], what = 'held.') => {
     let fails = false
     const refuse = (call: string, name: string) => {
-      if (fails && calls.includes(call) && path.basename(name).startsWith('held.'))
+      if (fails && calls.includes(call) && path.basename(name).startsWith(what))
         throw Object.assign(new Error(`EIO: ${call}`), { code: 'EIO' })
     }
     const disk = {
@@ -385,7 +405,7 @@ describe('when the disk fails', () => {
 
   test('a lock that cannot be removed is left free, with its token', async () => {
     const directory = new LeaseDirectory()
-    const { disk, fail } = failing(['rmdir'])
+    const { disk, fail } = failing(['rmdir'], 'free.')
     const lease = await directory.wanting({ disk }).take()
     fail(true)
     await lease.release()

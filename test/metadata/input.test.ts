@@ -125,6 +125,17 @@ test('RECORD_TOO_LARGE: to the byte of the JSON text, in UTF-8; nothing is writt
   expect(await store.session('k').tail(9)).toHaveLength(3)
 })
 
+test('RECORD_TOO_LARGE: one call is one write; what is too much for that is refused whole, and fits in two', async () => {
+  // P2
+  const { directory, store } = await stocked()
+  const before = dataIn(directory)
+  const many = Array.from({ length: 5 }, (_, n) => ({ n, t: 'x'.repeat(15 << 20) }))
+  const error = await refusal(() => store.session('k').append(many))
+  expect(error).toMatchObject({ code: 'RECORD_TOO_LARGE', effect: 'none', details: { records: 5, bytesMax: 64 << 20 } })
+  expect(dataIn(directory)).toEqual(before)
+  await store.session('k').append(many.slice(0, 2))
+})
+
 describe('INVALID_OPTION', () => {
   const forOpen: [string, unknown][] = [
     ['durability', { durability: 'sometimes' }],

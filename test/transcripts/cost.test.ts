@@ -190,3 +190,15 @@ test('64 appends at once to one session are one write and one sync', async () =>
   expect(tally).toMatchObject({ writes: 1, syncs: 1, directorySyncs: 0 })
   expect((await backend.tail('k', 64)).map(({ record }) => record.n)).toEqual(Array.from({ length: 64 }, (_, n) => n))
 })
+
+test('appends that are awaited one after another and never wait for the disk leave room for timers', async () => {
+  // F44
+  const backend = await opened(storeDirectory(), 'process')
+  let ticks = 0
+  const timer = setInterval(() => ticks++, 5)
+  const startedMs = performance.now()
+  for (let n = 0; n < 200 || performance.now() - startedMs < 300; n++) await backend.append('k', [{ json: '{"a":1}' }], {})
+  clearInterval(timer)
+  console.info(`${ticks} ticks of 5 ms in ${Math.round(performance.now() - startedMs)} ms`)
+  expect(ticks).toBeGreaterThan(3)
+})

@@ -203,6 +203,24 @@ describe('an idempotency id', () => {
   })
 })
 
+test('expectedSessionId: a number that fits the new session by chance does not let a decision in that was made on the old one', async () => {
+  // F32, P1
+  const store = await opened(storeDirectory())
+  const session = store.session('k')
+  const { sessionId, seq } = await session.append({ n: 1 })
+  await session.rotate()
+  const { seq: same, sessionId: next } = await session.append({ n: 2 })
+  expect(same).toBe(seq)
+  const stale = { expectedSeq: seq, expectedSessionId: sessionId }
+  expect(await refusal(() => session.append({ stale: true }, stale))).toMatchObject({
+    code: 'SEQ_CONFLICT',
+    effect: 'none',
+    details: { sessionId: next, expectedSessionId: sessionId },
+  })
+  await session.append({ n: 3 }, { expectedSeq: same, expectedSessionId: next })
+  expect(await recordsOf(session.read())).toEqual([{ n: 2 }, { n: 3 }])
+})
+
 test('expectedSeq lets exactly one in, across handles, reopening and rotation', async () => {
   // F13, P1
   const directory = storeDirectory()

@@ -274,7 +274,8 @@ export class Baton {
     }
     const ticket = this.#tickets.draw(options.does)
     let wake = new AbortController()
-    const onWake = () => wake.abort()
+    // A reason of our own: without one, every wake-up makes an exception with its stack.
+    const onWake = () => wake.abort(null)
     // Whoever hands the lock over to us takes our ticket away. The lock itself is only worth watching while one holder stays: else every
     // change of hands would wake all who wait.
     const watches = ticket ? [this.#host.watch(ticket, onWake)] : []

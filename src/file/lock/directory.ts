@@ -2,7 +2,7 @@
 import { errnoOf, ioError, StoreError } from '../../errors.js'
 import { makeDirectories } from '../durable.js'
 import type { Host } from '../host.js'
-import { type Entry, freeName, holderPrefix, parseEntry } from './holder.js'
+import { type Entry, freeName, makerName, parseEntry } from './holder.js'
 
 /** Windows refuses to rename a directory while somebody looks into it; that passes. */
 const windows = process.platform === 'win32'
@@ -68,7 +68,7 @@ export class LockDirectory {
     const { clock, disk, identity } = this.#host
     // Above any token used before: microseconds of the wall clock outgrow one per acquisition.
     const n = Math.floor(clock.wallMs() * 1000)
-    const made = `${this.path}.new-${holderPrefix(identity)}.${this.#host.nonce(12)}`
+    const made = `${this.path}.${makerName(identity, this.#host.nonce(12))}`
     try {
       makeDirectories(disk, `${made}/${freeName(n)}`)
       try {

@@ -26,8 +26,8 @@ export interface Beating {
   stands(): boolean
   /** Throws the system's ENOENT when it is not ours any more. */
   renew(): void
-  /** Gives it back; does nothing when it is not ours any more. */
-  end(): void
+  /** Gives it back, in a process that is exiting for good; does nothing when it is not ours any more. */
+  end(exiting?: boolean): void
   /** It is not ours any more. */
   lose(): void
 }
@@ -87,7 +87,8 @@ function lockFs(seen: Seen, acquire: () => Beating | undefined) {
         seen.mtime = mtime
       }),
     rmdir: (_path: string, done: Done) => told(done, () => seen.lease?.end()),
-    rmdirSync: () => seen.lease?.end(),
+    // Of the exit hook.
+    rmdirSync: () => seen.lease?.end(true),
   }
 }
 

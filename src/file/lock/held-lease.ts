@@ -2,13 +2,14 @@
  *  `maxHoldMs` have passed since the last *progress*, whether we live or not: a heart that beats while nothing moves renews nothing.
  *
  *  renew    rename(held.n.me.t1, held.n.me.t2)      t2: the last progress. Same token, same nonce. ENOENT: lost
- *  remove   rmdir(held.n.me), then rmdir(the lock)  the first is the check that it is ours; the second fails if somebody has made it anew
+ *  release  rename(held.n.me, free.n)               the lock is removed when nobody has wanted it for a while (lease.ts)
+ *  exit     rmdir(held.n.me), then rmdir(the lock)  the first is the check that it is ours; the second fails if somebody has made it anew
  *
  *  Renewing by rename is safe because names are compared whole and no name comes back: t only grows, and the nonce is of this acquisition.
  *  Whoever looked before and now takes over renames a name that is gone, fails, and looks again; whoever took over before has renamed
  *  ours away, and our renewal fails. There is one source name, so one of the two wins. An observer on another machine, that can only watch
  *  the name, begins anew with each new one: right, since a new name is proof of life.
- *  Removing by rmdir needs no detour through another name: nothing is ever staged in a lease, and an exact name is removed or is not there.
+ *  Removing by rmdir needs no detour through another name: nothing is ever staged in a lease, and an exact name is removed or not there.
  *
  *  When is progress written? At once, when the entry's time is a quarter of `maxHoldMs` old. Otherwise with the next heartbeat, a
  *  quarter later at most: so the entry is never half as old as others wait for. Where the heartbeat is too slow for that (a short hold), at
@@ -32,7 +33,7 @@ export interface Lease {
   stands(): boolean
   /** `maxHoldMs` starts anew. Cheap; without effect once it has expired, was lost or released. */
   progress(): void
-  /** Gives it back and removes the lock. Resolves also when it was lost before. */
+  /** Gives it back. Resolves also when it was lost before. */
   release(): Promise<void>
 }
 
@@ -61,7 +62,9 @@ export interface Keeping {
   readonly label: string
   /** Who has it now; for messages. */
   holder(): LockHolder | undefined
-  /** It was given up, but its entry could not be removed. */
+  /** It was given up, and `free` is left of it. */
+  freed(free: string): void
+  /** It was given up, but its entry could not be renamed. */
   stuck(entry: string): void
 }
 
@@ -179,12 +182,14 @@ export class HeldLease implements Lease, Beating {
     queueMicrotask(() => this.#options.onLost(reason))
   }
 
-  end(): void {
-    if (this.#state !== 'held') return
+  end(exiting = false): void {
+    // Raising the floor would make the directory anew, in a store that was removed meanwhile.
+    if (this.#state !== 'held' || (exiting && !this.stands())) return
     this.#state = 'released'
     this.#disarm()
     try {
-      this.#remove()
+      if (exiting) this.#remove()
+      else this.#free()
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return this.#countLost()
       this.#keeping.stuck(this.#entry)
@@ -207,18 +212,18 @@ export class HeldLease implements Lease, Beating {
     return heldName(token, holderPrefix(identity), atMs, maxHoldMs, does, identity.host, this.#nonce)
   }
 
+  #free(): void {
+    const { host, directory } = this.#keeping
+    const free = freeName(this.token)
+    host.disk.rename(`${directory.path}/${this.#entry}`, `${directory.path}/${free}`)
+    this.#keeping.freed(free)
+  }
+
+  /** Later, nobody would do it. */
   #remove(): void {
     const { host, directory, floor } = this.#keeping
-    const entry = `${directory.path}/${this.#entry}`
-    try {
-      floor.raise(this.token)
-      host.disk.rmdir(entry)
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') throw error
-      // Not removed, but free: the token stays in the name.
-      host.disk.rename(entry, `${directory.path}/${freeName(this.token)}`)
-      return
-    }
+    floor.raise(this.token)
+    host.disk.rmdir(`${directory.path}/${this.#entry}`)
     directory.removeEmpty()
   }
 
@@ -237,7 +242,7 @@ export class HeldLease implements Lease, Beating {
       return
     }
     const over = new AbortController()
-    this.#disarm = () => over.abort()
+    this.#disarm = () => over.abort(null)
     void clock.sleep(againMs, over.signal).then(() => over.signal.aborted || this.#arm())
   }
 

@@ -3,6 +3,8 @@
  *      free.<n>
  *      held.<n>.<boot>.<machine>.<pid namespace>.<pid>.<start time>.<acquired ms>.<maxHoldMs>.<does>.<host>.<nonce>
  *
+ *      new-<boot>.<machine>.<pid namespace>.<pid>.<start time>.<nonce>      beside it: in the making
+ *
  *  n, the fencing token, grows by one with every change of hands. Names are compared whole, never by n alone. */
 import type { Holder, Identity } from './staleness.js'
 
@@ -33,6 +35,17 @@ export function heldName(
   nonce: string,
 ): string {
   return `held.${n}.${prefix}.${Math.floor(acquiredAtMs)}.${maxHoldMs}.${does}.${host}.${nonce}`
+}
+
+/** What is just being made is named after its maker, so that others can tell when it will never be finished. */
+export function makerName(identity: Identity, nonce: string): string {
+  return `new-${holderPrefix(identity)}.${nonce}`
+}
+
+export function parseMaker(name: string): Holder | undefined {
+  const parts = /^new-(.+)\.([0-9a-f]+)$/.exec(name)
+  const entry = parts && parseEntry(`held.0.${parts[1]}.0.0.new.unknown.${parts[2]}`)
+  return entry?.state === 'held' ? entry.holder : undefined
 }
 
 /** undefined for a name that no version of this library writes. */

@@ -1,23 +1,27 @@
-/** Long leases: one holder per name among all processes, for minutes. The lock is that of baton.ts, one directory per name, made for a lease
- *  and removed with it; the heart beats through proper-lockfile (heartbeat.ts); what holds while it is ours says held-lease.ts.
+/** Long leases: one holder per name among all processes, for minutes. The lock is that of baton.ts, one directory per name, made when it is
+ *  wanted and removed when nobody has wanted it for a while; the heart beats through proper-lockfile (heartbeat.ts); what holds while it is ours says held-lease.ts.
  *
  *  A lease is taken at once or not at all: who waits, and in which order, is not decided here.
  *
- *      <directory>/<name>             the lock while somebody has the lease: `held.<n>.<holder>`
+ *      <directory>/<name>             the lock: `held.<n>.<holder>` while somebody has the lease, `free.<n>` for a while after
  *      <directory>/<name>.new-…       a lock in the making, named after its maker
  *      <directory>/.floor             the highest token of any that was removed (floor.ts)
+ *
+ *  remove   raise the floor, rmdir(free.n), rmdir(the lock)     whoever has taken it meanwhile has renamed the former; whoever has made it
+ *                                                               anew keeps the latter from being empty
  *
  *  A holder that died is taken over at the first look, one that makes no progress after its `maxHoldMs`. Neither is needed for the data to
  *  be safe: who writes on behalf of a lease reads the log, then looks whether the lease stands, then writes (P3). */
 import { errnoOf, ioError, StoreError } from '../../errors.js'
 import type { LockHolder, LockStatus } from '../../types.js'
 import type { Host } from '../host.js'
+import { Idle } from '../idle.js'
 import type { Counters } from '../stats.js'
 import { LockDirectory } from './directory.js'
 import { Floor } from './floor.js'
 import { beat } from './heartbeat.js'
 import { HeldLease, heartbeatMsOf, type Keeping, type Lease, type LeaseOptions } from './held-lease.js'
-import { parseEntry } from './holder.js'
+import { type Entry, parseEntry, parseMaker } from './holder.js'
 import { type HeldEntry, judgeAtOnce, Observer } from './observer.js'
 import { describeHolder, lockStatus, publishTakeover } from './report.js'
 import type { Verdict } from './staleness.js'
@@ -36,10 +40,13 @@ export interface LeasesOptions {
   readonly counters: Counters
   /** For messages: relative to the store. */
   readonly label: string
+  /** How long a lock is left when it is free. Default 2,000. */
+  readonly idleMs?: number
 }
 
 /** Each try in vain means that somebody else was faster. */
 const triesMax = 64
+const idleMsDefault = 2_000
 /** How many holders whose processes cannot be asked are watched at once; who is forgotten is watched anew. */
 const watchedMax = 10_000
 const namePattern = /^[A-Za-z0-9_-]{1,64}$/
@@ -49,6 +56,7 @@ export class Leases {
   #path: string
   #options: LeasesOptions
   #floor: Floor
+  #idle: Idle
   #watched = new Map<string, Observer>()
   /** Entries of ours that could not be given back. */
   #stuck = new Set<string>()
@@ -58,6 +66,7 @@ export class Leases {
     this.#path = directory
     this.#options = options
     this.#floor = new Floor(host, `${directory}/.floor`, `${options.label}/.floor`)
+    this.#idle = new Idle(host, options.idleMs ?? idleMsDefault, (free) => this.#removeFree(free))
   }
 
   /** Takes the lease if that can be done at once: it is free, its holder is dead, or has made no progress for its time.
@@ -108,14 +117,18 @@ export class Leases {
       .filter(({ state }) => state !== 'absent')
   }
 
+  /** Removes the locks that this handle has left free. Leases that are still held are not touched. */
+  close(): void {
+    this.#idle.removeAll()
+  }
+
   /** Removes what processes have left that died: their locks, and those that they were just making. Anybody may do it at any time. */
   sweep(): void {
     const judge = judgeAtOnce(this.#host)
     for (const name of this.#names()) {
-      const maker = /^[A-Za-z0-9_.-]+\.new-(.*)\.([0-9a-f]+)$/.exec(name)
+      const maker = parseMaker(name.slice(name.indexOf('.') + 1))
       if (maker) {
-        const holder = parseEntry(`held.0.${maker[1]}.0.0.new.unknown.${maker[2]}`)
-        if (holder?.state === 'held' && judge(holder.holder).kind === 'dead') this.#removeWhole(name)
+        if (judge(maker).kind === 'dead') this.#removeWhole(name)
       } else if (namePattern.test(name)) this.#sweepLock(name, (entry) => judge(entry.holder))
     }
   }
@@ -200,6 +213,7 @@ export class Leases {
           return undefined // It is for a message only.
         }
       },
+      freed: (free) => this.#idle.add(`${name}/${free}`),
       stuck: (entry) => this.#stuck.add(entry),
     }
   }
@@ -209,14 +223,20 @@ export class Leases {
   #sweepLock(name: string, judge: (entry: HeldEntry) => Verdict): void {
     const lock = this.#lock(name)
     const entry = lock.look()
-    if (!entry) return
-    if (entry !== 'absent') {
-      if (entry.state === 'held' && judge(entry).kind !== 'dead') return
-      this.#floor.raise(entry.n)
-      // By its exact name: whoever has taken it meanwhile keeps it.
-      if (!this.#removeDirectory(`${name}/${entry.name}`)) return
-    }
-    lock.removeEmpty()
+    if (entry === 'absent') lock.removeEmpty()
+    else if (entry && (entry.state === 'free' || judge(entry).kind === 'dead')) this.#removeLock(name, entry)
+  }
+
+  #removeFree(path: string): void {
+    const [name, free] = path.split('/') as [string, string]
+    const entry = parseEntry(free)
+    if (entry && this.#host.disk.stat(`${this.#path}/${path}`)) this.#removeLock(name, entry)
+  }
+
+  #removeLock(name: string, entry: Entry): void {
+    this.#floor.raise(entry.n)
+    // By its exact name: whoever has taken it meanwhile keeps it.
+    if (this.#removeDirectory(`${name}/${entry.name}`)) this.#lock(name).removeEmpty()
   }
 
   #removeWhole(name: string): void {

@@ -37,10 +37,11 @@ export class Observer {
   }
 }
 
-/** Verdicts on many holders at one moment: each process is asked once, and who cannot be asked is unknown, however long it has been there. */
+/** Verdicts on many holders at one moment: each process is asked once (ourselves not at all), and who cannot be asked is unknown, however long it has been there. */
 export function judgeAtOnce(host: Host): (holder: Holder) => Verdict {
   const nowMs = host.clock.monotonicMs()
-  const probed = new Map<number, ProcessProbe>()
+  const { pid, startTime } = host.identity
+  const probed = new Map<number, ProcessProbe>([[pid, { exists: true, startTime, zombie: false }]])
   const probe = (pid: number): ProcessProbe => {
     const known = probed.get(pid) ?? host.probe(pid)
     probed.set(pid, known)

@@ -61,6 +61,8 @@ export type TurnEvent =
       readonly at: number
       readonly takes?: readonly InputAt[]
       readonly pending?: readonly PendingInput[]
+      /** Fencing token of the lease under which it began. */
+      readonly lease: number
       /** The turn that was active and whose holder is no more. */
       readonly interrupted?: number
     }
@@ -138,9 +140,29 @@ const pairs = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStar
 /** One line with its newline, and its crc.
  *  @param body  the object's JSON text, `{…}` */
 export function encodeLine(body: string, mark: Omit<Mark, 'crc'>): { line: string; crc: number } {
-  const stem = `${body.slice(0, -1)}${body.length > 2 ? ',' : ''}"$":"${mark.seq}.${mark.left}.${mark.synced}.${mark.writer}.${hex8(mark.prev)}.`
+  const stem = body.slice(0, -1) + markStem(body, mark)
   const crc = crc32(stem)
-  return { line: `${stem}${hex8(crc)}"}\n`, crc }
+  return { line: stem + markEnd(crc), crc }
+}
+
+/** Bytes that a mark and the newline add to a body, at most. */
+export const lineOverheadMax = 160
+
+/** The same, into a buffer that has room for it. `end` is the byte after the newline. */
+export function writeLine(into: Buffer, start: number, body: string, mark: Omit<Mark, 'crc'>): { end: number; crc: number } {
+  // The closing brace is written, and then written over.
+  let at = start + into.write(body, start) - 1
+  at += into.write(markStem(body, mark), at, 'latin1')
+  const crc = crc32(into.subarray(start, at))
+  return { end: at + into.write(markEnd(crc), at, 'latin1'), crc }
+}
+
+function markStem(body: string, { seq, left, synced, writer, prev }: Omit<Mark, 'crc'>): string {
+  return `${body.length > 2 ? ',' : ''}"$":"${seq}.${left}.${synced}.${writer}.${hex8(prev)}.`
+}
+
+function markEnd(crc: number): string {
+  return `${hex8(crc)}"}\n`
 }
 
 /** The JSON text of the first of `count` records that are appended under an idempotency id, with the id in front. */

@@ -17,7 +17,7 @@ export function appendJob(
   nameDurable: () => Promise<void> | undefined,
   fence?: Fence,
 ): Job<AppendReceipt> {
-  const { id, expectedSeq } = options
+  const { id, expectedSeq, expectedSessionId } = options
   const { sessionId, key } = transcript
   let earlier: AppendReceipt | undefined
   return {
@@ -27,6 +27,11 @@ export function appendJob(
       const { batch } = transcript
       earlier = id === undefined ? undefined : earlierReceipt(transcript, id)
       if (earlier) return []
+      if (expectedSessionId !== undefined && expectedSessionId !== sessionId)
+        throw new StoreError('SEQ_CONFLICT', `${JSON.stringify(key)} names the session ${sessionId} now, not ${expectedSessionId}.`, {
+          details: { sessionId, key, expectedSessionId },
+          hint: 'Nothing was written. The session was rotated or deleted meanwhile: read the new one, then decide again.',
+        })
       if (expectedSeq !== undefined && expectedSeq !== batch.userSeq && expectedSeq !== batch.next - 1)
         throw new StoreError('SEQ_CONFLICT', `${transcript.label}: expected seq ${expectedSeq}, found ${batch.userSeq}.`, {
           details: { sessionId, key, expectedSeq, actualSeq: batch.userSeq },

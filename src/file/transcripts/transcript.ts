@@ -2,7 +2,7 @@
  *
  *  A file that is opened for the first time is believed only after the metadata, asked *after* the opening, still names this session for
  *  the key: else a writer that slept through a rotation would create the archived file anew and append where nobody looks. */
-import { errnoOf, StoreError } from '../../errors.js'
+import { errnoOf, isStoreError, StoreError } from '../../errors.js'
 import type { Host } from '../host.js'
 import { type LogOwner, Preparation } from '../job.js'
 import type { Held } from '../lock/baton.js'
@@ -289,6 +289,10 @@ export function moved(transcript: Transcript, seal: Seal | undefined): StoreErro
     details: { moved: transcript.sessionId, key: transcript.key, seal },
     hint: 'Try again.',
   })
+}
+
+export function isMoved(error: unknown): boolean {
+  return isStoreError(error, 'LOCK_LOST') && error.details.moved !== undefined
 }
 
 /** O_NOFOLLOW has met a symbolic link; some systems say so in other words. */

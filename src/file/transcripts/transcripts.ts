@@ -18,7 +18,7 @@ import type { Vital } from '../vital.js'
 import { Detours } from './detours.js'
 import { decided } from './receipts.js'
 import { nextLog, putLog, rewriteLog } from './rewrite.js'
-import { Transcript, type TranscriptTools } from './transcript.js'
+import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
 
 export interface TranscriptsPlaces {
   readonly transcripts: string
@@ -35,7 +35,11 @@ interface Open {
 
 /** A part of a commit to a transcript. `nameDurable`: what else must be on the disk, the metadata record that names the session. */
 export type JobFor<R> = (transcript: Transcript, nameDurable: () => Promise<void> | undefined) => Job<R>
-type CommitOptions = WaitOptions & Pick<AppendOptions, 'requestId' | 'channelId'>
+export type CommitOptions = WaitOptions &
+  Pick<AppendOptions, 'requestId' | 'channelId'> & {
+    /** What to throw for a key that names no session, where none shall be made for it. */
+    readonly absent?: () => Error
+  }
 
 const slots = 64
 const openMax = 256
@@ -151,6 +155,7 @@ export class Transcripts {
         // Whether the key still names it, the commit asks under the lock.
         const sessionId = this.#metadata.lastKnownSessionId(key)
         if (sessionId === undefined) {
+          if (options.absent) throw options.absent()
           if (!inLine) await this.#detours.enter(key, options)
           inLine = true
           if (this.#metadata.lastKnownSessionId(key) === undefined) await this.#mint(key, options)
@@ -394,8 +399,4 @@ export class Transcripts {
     for (const { transcript } of this.#open.values()) transcript.forget()
     this.#open.clear()
   }
-}
-
-function isMoved(error: unknown): boolean {
-  return isStoreError(error, 'LOCK_LOST') && error.details.moved !== undefined
 }

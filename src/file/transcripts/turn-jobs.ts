@@ -23,6 +23,8 @@ export interface Beginning {
   /** The input, when it is not in the log yet. */
   readonly records: readonly EncodedRecord[] | undefined
   readonly stands: () => boolean
+  /** Fencing token of the lease. */
+  readonly lease: number
   /** Whether somebody alive still waits to run this request himself. */
   readonly waits: (request: string) => boolean
   /** Only to answer what others have left: without any, nothing is begun. */
@@ -69,7 +71,7 @@ export function inputJob(
       sessionId: earlier?.sessionId ?? sessionId,
       seqs: earlier ? seqsFrom(earlier.seq, earlier.count) : seqs,
       earlier,
-      active: active && { turn: active.n, requestId: active.request },
+      active: active && { turn: active.n, requestId: active.request, lease: active.lease },
     }),
     dependsOn: () => (earlier?.sessionId === sessionId ? Math.max(earlier.seq + earlier.count - 1, earlier.endSeq) : -1),
     alsoDurable: nameDurable,
@@ -88,8 +90,11 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
   const { sessionId, key } = transcript
   const { requestId, given, lane, channelId } = request
   let begun: BegunTurn
+  let withInput = false
   return {
     about: aboutRequest(transcript, request),
+    // A start alone is nothing that anybody was promised; the turn's next record, and its end, wait for both.
+    relaxed: () => begun.kind === 'started' && !withInput,
     system: true,
     solo: true,
     run: () => {
@@ -122,11 +127,13 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
           lane,
           ...(channelId !== undefined && { channel: channelId }),
           at: beginning.nowMs(),
+          lease: beginning.lease,
           ...(takes.length > 0 && { takes }),
           ...pendingPart([...turns.pending.values()].filter(([id]) => !taken.has(id))),
           ...(turns.active && { interrupted: turns.active.n }),
         },
       })
+      withInput = fresh
       return fresh ? [...inputBodies(records!, request), start] : [start]
     },
     result: () => begun,

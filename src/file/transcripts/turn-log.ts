@@ -26,6 +26,7 @@ export interface ActiveTurn {
   readonly lane: string
   readonly channel: string | undefined
   readonly at: number
+  readonly lease: number
   readonly startSeq: number
 }
 
@@ -115,11 +116,11 @@ export class TurnLog {
   }
 
   #start(event: StartEvent, mark: LineMark): void {
-    const { n, request, attempt, lane, channel, at } = event
+    const { n, request, attempt, lane, channel, at, lease } = event
     this.#interrupt()
     this.#take(n, event.takes ?? [], request)
     this.last = n
-    this.active = { n, request, attempt, lane, channel, at, startSeq: mark.seq }
+    this.active = { n, request, attempt, lane, channel, at, lease, startSeq: mark.seq }
     const own = event.takes?.find(([id]) => id === request)
     this.#remember({
       ...(this.request(request) ?? this.#blank(request, event.given === true)),

@@ -1,294 +1,298 @@
-/** Who waits for a conversation and who is active in it, as all processes can see: one small file per request, its *card*, beside the key's
- *  lease. Cards are a courtesy, like tickets: they order, show and wake, and nothing that is promised depends on one.
+/** Who waits for a turn and who has one, across processes: cards (card.ts) in one queue per key, beside the key's lease.
  *
- *      <locks>/turns/<hash of the key>.queue/<card>        JSON; the name says who and since when, so that order and life need no reading
- *      <locks>/turns/<hash of the key>.queue/<card>.stop   somebody asks its turn to stop */
+ *      <directory>/<name of the key>          the lease (lock/lease.ts)
+ *      <directory>/<name of the key>.queue/   its cards; removed when it has been empty for a while
+ *
+ *  The board advises; it decides nothing. Who has the turn says the lease, what was said says the log. Cards of the dead are taken away by
+ *  whoever comes across them; that of a turn stays, as interrupted, until the next turn of the key begins. */
 import { createHash } from 'node:crypto'
-import type { RequestFacts } from '../../backend.js'
-import { errnoOf } from '../../errors.js'
-import { makeDirectories, readFully, writeFully } from '../durable.js'
+import { errnoOf, ioError, isStoreError } from '../../errors.js'
+import type { TurnStatus, WhenBusy } from '../../types.js'
 import type { Host } from '../host.js'
-import { heldName, holderPrefix, parseEntry } from '../lock/holder.js'
-import { type Holder, judge, type Verdict } from '../lock/staleness.js'
+import { Idle } from '../idle.js'
+import { parseMaker } from '../lock/holder.js'
+import { type HeldEntry, judgeAtOnce } from '../lock/observer.js'
+import type { Holder, Verdict } from '../lock/staleness.js'
+import {
+  Card,
+  type CardFacts,
+  isMark,
+  isThere,
+  markName,
+  nudge,
+  parseCard,
+  putMark,
+  quietly,
+  readCard,
+  removeQueue,
+  tagOf,
+} from './card.js'
 
-export interface CardFacts {
-  readonly key: string
-  readonly requestId: string
-  readonly channelId: string | undefined
-  readonly lane: string
-  readonly whenBusy: string
-  readonly state: 'queued' | 'active'
-  readonly sessionId: string | undefined
-  readonly turn: number | undefined
-  /** Since when it is in this state, epoch ms. */
-  readonly since: number
+export type { Card, CardChanges, CardFacts, CardState, Interruption } from './card.js'
+
+export interface CardStatus extends TurnStatus {
+  readonly whenBusy: WhenBusy
 }
 
-export interface SeenCard extends CardFacts {
-  readonly name: string
-  readonly drawn: number
-  readonly holder: Holder
-  readonly verdict: Verdict
-}
+/** How long those behind leave a free lease to each process before them. */
+const politenessMs = 50
+const pollMsDefault = 50
+const idleMsDefault = 2_000
+const queuePattern = /^([0-9a-f]{32})\.queue$/
 
-/** A card outlives its process only until the next look; one of another machine, for a day. */
-const cardMs = 86_400_000
-const pollMs = 50
-const cardBytesMax = 64 << 10
-
-/** Keys never become paths. */
-export function keyHash(key: string): string {
+/** The name of a key's lease and queue. A key itself never becomes a path. */
+export function leaseNameOf(key: string): string {
   return createHash('sha256').update(key).digest('hex').slice(0, 32)
+}
+
+interface Seen {
+  readonly entry: HeldEntry
+  readonly verdict: Verdict
 }
 
 export class Board {
   #host: Host
-  #path: string
+  #directory: string
+  #idle: Idle
 
-  /** @param path  where the leases are */
-  constructor(host: Host, path: string) {
+  /** @param idleMs  how long an empty queue is left */
+  constructor(host: Host, directory: string, idleMs = idleMsDefault) {
     this.#host = host
-    this.#path = path
+    this.#directory = directory
+    this.#idle = new Idle(host, idleMs, (queue) => removeQueue(host, queue))
   }
 
-  directoryOf(key: string): string {
-    return `${this.#path}/${keyHash(key)}.queue`
+  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen.
+   *  @param shown  else its place is taken now, and it is seen from `show()` or its first update on */
+  draw(facts: CardFacts, shown = true): Card {
+    const queue = this.#queueOf(facts.key)
+    const card = new Card(this.#host, queue, facts, {
+      begins: () => this.#tidy(queue, this.#glance(queue)),
+      goes: (from) => {
+        if (from === 'active') this.#wakeNext(queue)
+        this.#idle.add(queue)
+      },
+    })
+    if (shown) card.show()
+    return card
   }
 
-  draw(key: string, { requestId, channelId, lane, whenBusy }: RequestFacts): Card {
-    const { clock, identity } = this.#host
-    const nowMs = clock.monotonicMs()
-    const drawn = Math.floor(nowMs * 1000)
-    const name = heldName(drawn, holderPrefix(identity), nowMs, cardMs, 'turn', identity.host, this.#host.nonce(12))
-    const facts: CardFacts = {
-      key,
-      requestId,
-      channelId,
-      lane,
-      whenBusy,
-      state: 'queued',
-      sessionId: undefined,
-      turn: undefined,
-      since: clock.wallMs(),
-    }
-    return new Card(this.#host, this.directoryOf(key), name, drawn, facts)
+  /** How many living wait before this card, of all processes. */
+  ahead(card: Card): number {
+    return this.#before(card).length
   }
 
-  /** The cards of a key, oldest first; of all keys when none is named. */
-  list(key?: string): SeenCard[] {
-    if (key !== undefined) return this.#listIn(this.directoryOf(key)).filter((card) => card.key === key)
-    return this.#names(this.#path)
-      .filter((name) => name.endsWith('.queue'))
-      .flatMap((name) => this.#listIn(`${this.#path}/${name}`))
-      .sort(byAge)
+  /** Whether it is this card's turn to try the lease, that has been seen free for so long. The oldest may at once; those behind leave some time
+   *  to each process before them. So one that is frozen at the head of the line delays the others, and stops nobody. */
+  mayTry(card: Card, freeForMs: number): boolean {
+    const before = this.#before(card)
+    if (before.length === 0) return true
+    const processes = new Set(before.map(({ entry }) => processOf(entry.holder)))
+    return freeForMs > politenessMs * processes.size
   }
 
-  /** Of a lease by its name: how many who live wait for it, and whose conversation it is when a card says so. */
-  about(name: string): { waiting: number; key?: string } {
-    const cards = this.#listIn(`${this.#path}/${name}.queue`)
-    const waiting = cards.filter(({ state, verdict }) => state === 'queued' && verdict.kind !== 'dead').length
+  /** Looks, and changes nothing. Those of one key in order: active, then waiting, then interrupted. Without a key all of them. */
+  list(key?: string): CardStatus[] {
+    if (key !== undefined) return this.#statuses(this.#queueOf(key))
+    return this.#queues().flatMap((queue) => this.#statuses(queue))
+  }
+
+  /** Of a lease by its name: how many living wait for it, and whose conversation it is, when a card says so. */
+  about(name: string): { readonly waiting: number; readonly key?: string } {
+    const cards = this.#statuses(`${this.#directory}/${name}.queue`)
+    const waiting = cards.filter(({ state }) => state === 'queued').length
     return cards[0] ? { waiting, key: cards[0].key } : { waiting }
   }
 
-  /** How many who live stand before it. */
-  ahead(card: Card): number {
-    return this.#holders(this.directoryOf(card.facts.key)).filter(
-      ({ drawn, name, verdict }) => isBefore(drawn, name, card) && verdict.kind !== 'dead',
-    ).length
+  /** A living card of that request, the active one first. */
+  find(key: string, requestId: string): CardStatus | undefined {
+    return this.#statuses(this.#queueOf(key), tagOf(requestId)).find((card) => card.requestId === requestId && card.state !== 'interrupted')
   }
 
-  /** A card of the request whose process lives, other than this one. */
-  find(key: string, requestId: string, except?: string): SeenCard | undefined {
-    return this.list(key).find((card) => card.requestId === requestId && card.name !== except && card.verdict.kind !== 'dead')
-  }
-
-  /** Leaves word for the active turn of the key. False when there is none. */
+  /** Leaves a mark for the active turn of that key; its owner sees it in `card.interruption()`. False when none is active. */
   requestInterrupt(key: string, by: string): boolean {
-    const active = this.list(key).find(({ state, verdict }) => state === 'active' && verdict.kind !== 'dead')
-    if (!active) return false
-    return put(this.#host, `${this.directoryOf(key)}/${active.name}.stop`, Buffer.from(JSON.stringify({ by: by.slice(0, 500) })))
-  }
-
-  /** Takes away what processes have left that are no more. Whoever has the key's lease may. */
-  removeDead(key: string): void {
-    const directory = this.directoryOf(key)
-    for (const { name, verdict } of this.#holders(directory)) if (verdict.kind === 'dead') removeCard(this.#host, directory, name)
-  }
-
-  #holders(directory: string): { name: string; drawn: number; holder: Holder; verdict: Verdict }[] {
-    const { identity, clock } = this.#host
-    const probed = new Map<number, ReturnType<Host['probe']>>()
-    const probe = (pid: number) => {
-      const known = probed.get(pid) ?? this.#host.probe(pid)
-      probed.set(pid, known)
-      return known
+    const queue = this.#queueOf(key)
+    let marked = false
+    for (const { entry, verdict } of this.#look(queue)) {
+      if (entry.holder.does !== 'active' || verdict.kind === 'dead') continue
+      const mark = markName(entry.holder.nonce)
+      if (!putMark(this.#host, queue, entry.holder.nonce, { by, since: this.#host.clock.wallMs() })) continue
+      // A card goes before its mark: what its owner has not seen to remove, is seen here.
+      if (isThere(this.#host, `${queue}/${entry.name}`)) {
+        nudge(this.#host, `${queue}/${entry.name}`)
+        marked = true
+      } else this.#removeMark(queue, mark)
     }
-    const nowMs = clock.monotonicMs()
-    return this.#names(directory)
-      .flatMap((name) => {
-        const entry = parseEntry(name)
-        if (entry?.state !== 'held') return []
-        const { holder } = entry
-        return [{ name, drawn: entry.n, holder, verdict: judge(holder, { observer: identity, nowMs, firstSeenAtMs: nowMs, probe }) }]
-      })
-      .sort(byAge)
+    return marked
   }
 
-  #listIn(directory: string): SeenCard[] {
-    return this.#holders(directory).flatMap((seen) => {
-      const facts = readFacts(this.#host, `${directory}/${seen.name}`)
-      return facts ? [{ ...facts, ...seen }] : []
-    })
+  /** Calls back when it may be this card's turn, or somebody may want it to stop: at each hint of the system, and every `pollMs` at least,
+   *  since hints come late or never. Returns the way to stop it. */
+  watchCard(card: Card, changed: () => void, pollMs = pollMsDefault): () => void {
+    return this.#watch(card.path, changed, pollMs)
   }
 
-  #names(directory: string): string[] {
-    const { disk } = this.#host
+  /** The same without the system's hints: cheap to begin and to stop, and late by up to `pollMs`. */
+  pollCard(changed: () => void, pollMs = pollMsDefault): () => void {
+    return this.#watch(undefined, changed, pollMs)
+  }
+
+  /** The same for everything that happens in the key's queue: for one who wants to know what others do, not for many who wait. */
+  watch(key: string, changed: () => void, pollMs = pollMsDefault): () => void {
+    return this.#watch(this.#queueOf(key), changed, pollMs)
+  }
+
+  /** Removes the queues that this handle has left empty. Cards that stand are not touched. */
+  close(): void {
+    this.#idle.removeAll()
+  }
+
+  /** Takes away what the dead have left, those of turns included. Anybody may do it at any time. */
+  sweep(): void {
+    for (const queue of this.#queues()) {
+      this.#tidy(queue, this.#look(queue))
+      this.#sweepStrays(queue)
+      removeQueue(this.#host, queue)
+    }
+  }
+
+  #watch(path: string | undefined, changed: () => void, pollMs: number): () => void {
+    const over = new AbortController()
+    const hinted = () => {
+      if (!over.signal.aborted) changed()
+    }
+    const unwatch = path === undefined ? () => {} : this.#host.watch(path, hinted)
+    void this.#poll(changed, pollMs, over.signal)
+    return () => {
+      over.abort(null)
+      unwatch()
+    }
+  }
+
+  #wakeNext(queue: string): void {
+    const next = this.#glance(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
+    if (next) nudge(this.#host, `${queue}/${next.entry.name}`)
+  }
+
+  async #poll(changed: () => void, pollMs: number, over: AbortSignal): Promise<void> {
+    for (;;) {
+      await this.#host.clock.sleep(pollMs, over)
+      if (over.aborted) return
+      changed()
+    }
+  }
+
+  // — looking —
+
+  /** Each card once, oldest first: a listing that is made during a rename may show both names. */
+  #look(queue: string): Seen[] {
+    const judge = judgeAtOnce(this.#host)
+    const cards = new Map<string, HeldEntry>()
+    for (const name of this.#names(queue)) {
+      const entry = parseCard(name)
+      if (entry && (entry.holder.does === 'active' || !cards.has(entry.holder.nonce))) cards.set(entry.holder.nonce, entry)
+    }
+    return [...cards.values()].sort(inOrder).map((entry) => ({ entry, verdict: judge(entry.holder) }))
+  }
+
+  /** For what is only courtesy: a queue that cannot be read counts as empty. */
+  #glance(queue: string): Seen[] {
     try {
-      return disk.stat(directory) ? disk.readdir(directory) : []
+      return this.#look(queue)
     } catch (error) {
-      if (errnoOf(error) === undefined) throw error
+      if (!isStoreError(error)) throw error
       return []
     }
   }
-}
 
-function byAge(a: Pick<SeenCard, 'drawn' | 'name'>, b: Pick<SeenCard, 'drawn' | 'name'>): number {
-  return a.drawn - b.drawn || (a.name < b.name ? -1 : 1)
-}
-
-function isBefore(drawn: number, name: string, card: Card): boolean {
-  return drawn < card.drawn || (drawn === card.drawn && name < card.name)
-}
-
-export class Card {
-  readonly name: string
-  readonly drawn: number
-  facts: CardFacts
-  #host: Host
-  #directory: string
-  #written = false
-
-  constructor(host: Host, directory: string, name: string, drawn: number, facts: CardFacts) {
-    this.#host = host
-    this.#directory = directory
-    this.name = name
-    this.drawn = drawn
-    this.facts = facts
-    this.#write()
+  #before(card: Card): Seen[] {
+    const queue = this.#queueOf(card.key)
+    const waiting = this.#glance(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
+    const dead = this.#tidy(queue, waiting)
+    return waiting.filter(
+      (seen) => !dead.has(seen) && (seen.entry.n < card.order || (seen.entry.n === card.order && seen.entry.holder.nonce < card.nonce)),
+    )
   }
 
-  update(change: Partial<Pick<CardFacts, 'state' | 'sessionId' | 'turn' | 'requestId'>>): void {
-    this.facts = { ...this.facts, ...change, since: this.#host.clock.wallMs() }
-    this.#write()
-  }
-
-  remove(): void {
-    if (!this.#written) return
-    this.#written = false
-    removeCard(this.#host, this.#directory, this.name)
-  }
-
-  /** Calls back when somebody asks the turn to stop; soon, not at once. Returns the way to stop listening. */
-  onInterrupt(told: (by: string) => void): () => void {
-    const over = new AbortController()
-    const look = () => {
-      if (over.signal.aborted) return
-      const by = this.#takeStop()
-      if (by !== undefined) told(by)
-    }
-    const stopWatching = this.#host.watch(this.#directory, look)
-    const poll = async () => {
-      while (!over.signal.aborted) {
-        await this.#host.clock.sleep(pollMs, over.signal)
-        look()
+  #statuses(queue: string, tag = ''): CardStatus[] {
+    const nowMs = this.#host.clock.wallMs()
+    const [active, waiting, interrupted]: CardStatus[][] = [[], [], []]
+    let position = 0
+    for (const { entry, verdict } of this.#look(queue)) {
+      const { does, pid, host, nonce } = entry.holder
+      const dead = verdict.kind === 'dead'
+      if (does === 'queued' && dead) continue
+      if (does === 'queued') position++
+      if (!nonce.startsWith(tag)) continue
+      const content = readCard(this.#host, `${queue}/${entry.name}`, does === 'active' ? 'active' : 'queued')
+      if (!content) continue
+      const rest = {
+        ...content,
+        sessionId: content.sessionId,
+        turn: content.turn,
+        channelId: content.channelId,
+        ageMs: Math.max(0, nowMs - content.since),
       }
+      const holder = { pid, host, verdict: verdict.kind, why: verdict.why }
+      if (does === 'queued') waiting!.push({ ...rest, state: 'queued', position, holder })
+      else if (dead) interrupted!.push({ ...rest, state: 'interrupted', position: undefined, holder })
+      else active!.push({ ...rest, state: 'active', position: 0, holder })
     }
-    void poll()
-    return () => {
-      over.abort()
-      stopWatching()
+    return [...active!, ...waiting!, ...interrupted!]
+  }
+
+  // — tidying —
+
+  /** Removes the cards of the dead; returns which those were. */
+  #tidy(queue: string, cards: readonly Seen[]): Set<Seen> {
+    const dead = new Set(cards.filter(({ verdict }) => verdict.kind === 'dead'))
+    for (const { entry } of dead) {
+      quietly(() => this.#host.disk.unlink(`${queue}/${entry.name}`))
+      quietly(() => this.#host.disk.unlink(`${queue}/${markName(entry.holder.nonce)}`))
+    }
+    return dead
+  }
+
+  /** Marks without a card, and files that were just being made by somebody dead. */
+  #sweepStrays(queue: string): void {
+    const judge = judgeAtOnce(this.#host)
+    // Twice: one that is just being renamed may be missing from a listing.
+    const cards = new Set([...this.#look(queue), ...this.#look(queue)].map(({ entry }) => markName(entry.holder.nonce)))
+    for (const name of this.#names(queue)) {
+      const maker = parseMaker(name)
+      if (maker ? judge(maker).kind === 'dead' : isMark(name) && !cards.has(name)) quietly(() => this.#host.disk.unlink(`${queue}/${name}`))
     }
   }
 
-  /** Who asks; asked once. */
-  #takeStop(): string | undefined {
-    const path = `${this.#directory}/${this.name}.stop`
-    if (!this.#host.disk.stat(path)) return undefined
-    const by = (readJson(this.#host, path) as { by?: unknown } | undefined)?.by
-    remove(this.#host, path)
-    return typeof by === 'string' ? by : 'somebody'
+  #removeMark(queue: string, mark: string): void {
+    quietly(() => this.#host.disk.unlink(`${queue}/${mark}`))
+    removeQueue(this.#host, queue)
   }
 
-  #write(): void {
-    this.#written = put(this.#host, `${this.#directory}/${this.name}`, Buffer.from(JSON.stringify(this.facts)))
+  #queueOf(key: string): string {
+    return `${this.#directory}/${leaseNameOf(key)}.queue`
   }
-}
 
-/** A whole file or none, as far as readers see; not synced. False where none can be made. */
-function put(host: Host, path: string, bytes: Buffer): boolean {
-  const { disk } = host
-  const part = `${path}.new-${host.nonce(8)}`
-  const directory = path.slice(0, path.lastIndexOf('/'))
-  try {
-    // Whoever removes the last card removes the directory: it may go between the two.
-    for (let tries = 0; ; tries++) {
-      if (!disk.stat(directory)) makeDirectories(disk, directory)
-      try {
-        const fd = disk.open(part, 'create')
-        try {
-          writeFully(disk, fd, bytes)
-        } finally {
-          disk.close(fd)
-        }
-        disk.rename(part, path)
-        return true
-      } catch (error) {
-        if (errnoOf(error) !== 'ENOENT' || tries > 20) throw error
-      }
-    }
-  } catch (error) {
-    if (errnoOf(error) === undefined) throw error
-    remove(host, part)
-    return false
+  #queues(): string[] {
+    return this.#names(this.#directory)
+      .filter((name) => queuePattern.test(name))
+      .map((name) => `${this.#directory}/${name}`)
   }
-}
 
-function removeCard(host: Host, directory: string, name: string): void {
-  remove(host, `${directory}/${name}.stop`)
-  remove(host, `${directory}/${name}`)
-  try {
-    host.disk.rmdir(directory)
-  } catch (error) {
-    // Not empty: others wait. Gone: somebody else was the last.
-    if (errnoOf(error) === undefined) throw error
-  }
-}
-
-function remove(host: Host, path: string): void {
-  try {
-    if (host.disk.stat(path)) host.disk.unlink(path)
-  } catch (error) {
-    if (errnoOf(error) === undefined) throw error
-  }
-}
-
-function readFacts(host: Host, path: string): CardFacts | undefined {
-  const facts = readJson(host, path) as CardFacts | undefined
-  return typeof facts?.key === 'string' && typeof facts.requestId === 'string' ? facts : undefined
-}
-
-/** undefined for what is gone, or is no card. */
-function readJson(host: Host, path: string): unknown {
-  const { disk } = host
-  try {
-    const fd = disk.open(path, 'read')
+  #names(path: string): string[] {
     try {
-      return JSON.parse(readFully(disk, fd, 0, cardBytesMax).toString('utf8')) as unknown
-    } finally {
-      disk.close(fd)
+      return this.#host.disk.readdir(path)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return []
+      throw ioError(error, 'reading who waits for a turn', 'none')
     }
-  } catch (error) {
-    if (errnoOf(error) === undefined && !(error instanceof SyntaxError)) throw error
-    return undefined
   }
+}
+
+function inOrder(a: HeldEntry, b: HeldEntry): number {
+  return a.n - b.n || (a.holder.nonce < b.holder.nonce ? -1 : 1)
+}
+
+function processOf({ boot, machine, pidNamespace, pid, startTime }: Holder): string {
+  return [boot, machine, pidNamespace, pid, startTime].join('.')
 }

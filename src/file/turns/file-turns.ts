@@ -1,19 +1,19 @@
 /** Turns of the embedded store: a lease per key (lock/lease.ts), a board of cards beside it, and the log, which decides. */
 import type { EarlierRequest, EncodedRecord, LeftInput, Place, RequestFacts, TurnPort } from '../../backend.js'
-import type { AppendOptions, LockStatus, TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
+import type { LockStatus, TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
 import type { Host } from '../host.js'
 import type { Leases } from '../lock/lease.js'
 import type { Source } from '../transcripts/reading.js'
-import type { JobFor } from '../transcripts/transcripts.js'
+import type { CommitOptions, JobFor } from '../transcripts/transcripts.js'
 import { askJob, inputJob, withdrawJob } from '../transcripts/turn-jobs.js'
 import { type PastTurn, readEnd, readTurns } from '../transcripts/turn-reading.js'
-import { Board, type SeenCard } from './board.js'
+import { Board } from './board.js'
 import { KeyPlace } from './place.js'
 import type { LeaseTools } from './turn-lease.js'
 
 export interface FileTurnsTools {
   assertWritable(): void
-  commit<R>(key: string, options: AppendOptions, jobFor: JobFor<R>): Promise<R>
+  commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R>
   sessionIdOf(key: string): Promise<string | undefined>
   source(sessionId: string): Source
   /** Of a session that is not a key's any more. */
@@ -37,7 +37,8 @@ export class FileTurns implements TurnPort {
 
   enlist(key: string, request: RequestFacts): Place {
     this.#tools.assertWritable()
-    const card = this.#board.draw(key, request)
+    const { requestId, channelId, lane, whenBusy } = request
+    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy }, false)
     const tools: LeaseTools = {
       key,
       commit: (options, jobFor) => this.#tools.commit(key, options, jobFor),
@@ -45,14 +46,15 @@ export class FileTurns implements TurnPort {
       waits: (requestId) => this.#board.find(key, requestId)?.state === 'queued',
       nowMs: () => this.#host.clock.wallMs(),
     }
-    return new KeyPlace(this.#host, this.#leases, this.#board, card, tools)
+    return new KeyPlace(this.#host, this.#leases, this.#board, card, request, tools)
   }
 
   leaveInput(key: string, records: readonly EncodedRecord[], request: RequestFacts, wait: WaitOptions): Promise<LeftInput> {
     return this.#tools.commit(key, { ...wait, ...idsOf(request) }, (transcript, named) => inputJob(transcript, records, request, named))
   }
 
-  withdrawInput(key: string, request: RequestFacts): Promise<boolean> {
+  async withdrawInput(key: string, request: RequestFacts): Promise<boolean> {
+    if ((await this.#tools.sessionIdOf(key)) === undefined) return false
     return this.#tools.commit(key, idsOf(request), (transcript) => withdrawJob(transcript, request, () => this.#host.clock.wallMs()))
   }
 
@@ -69,18 +71,29 @@ export class FileTurns implements TurnPort {
 
   async list({ key, limit = pastTurnsDefault }: TurnsOptions): Promise<TurnStatus[]> {
     const nowMs = this.#host.clock.wallMs()
-    const cards = this.#board.list(key)
-    const live = cards.map((card) => statusOf(card, cards, nowMs))
-    if (key === undefined) return live
+    const live = withoutOvertaken(this.#board.list(key).map(({ whenBusy: _, ...status }): TurnStatus => status))
+    if (key === undefined) return live.sort((a, b) => a.since - b.since)
     const sessionId = await this.#tools.sessionIdOf(key)
     const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId), limit) ?? [])
     const shown = new Set(live.map(({ turn }) => turn))
     return [...live, ...past.filter(({ turn }) => !shown.has(turn)).map((turn) => pastStatus(key, sessionId!, turn, nowMs))]
   }
 
-  /** The leases that somebody has, with whose they are and how many wait. */
+  /** The leases that there are, with whose they are and how many wait. */
   leases(): LockStatus[] {
     return this.#leases.statuses((name) => this.#board.about(name))
+  }
+
+  /** Takes away what processes have left that died. A courtesy, to be done whenever there is time. */
+  sweep(): void {
+    this.#leases.sweep()
+    this.#board.sweep()
+  }
+
+  /** Takes away what was left for the next turn to find. */
+  close(): void {
+    this.#leases.close()
+    this.#board.close()
   }
 
   async interrupt(key: string, by: string): Promise<boolean> {
@@ -93,26 +106,13 @@ function idsOf({ requestId, channelId }: RequestFacts) {
   return { requestId, channelId }
 }
 
-/** Of a turn whose process died, nobody has been able to write down more than that. */
-function statusOf(card: SeenCard, cards: readonly SeenCard[], nowMs: number): TurnStatus {
-  const { key, sessionId, turn, requestId, channelId, lane, since, holder, verdict } = card
-  const dead = verdict.kind === 'dead'
-  const before = cards.filter(
-    (other) => other.key === key && other.state === 'queued' && other.drawn < card.drawn && other.verdict.kind !== 'dead',
+/** Whoever sleeps through the loss of his lease has a card that says active: the latest turn of a key is the one that is. */
+function withoutOvertaken(cards: readonly TurnStatus[]): TurnStatus[] {
+  const latest = new Map<string, number>()
+  for (const { key, state, turn = 0 } of cards) if (state === 'active') latest.set(key, Math.max(turn, latest.get(key) ?? 0))
+  return cards.map((card) =>
+    card.state === 'active' && (card.turn ?? 0) < latest.get(card.key)! ? { ...card, state: 'interrupted', position: undefined } : card,
   )
-  return {
-    key,
-    sessionId,
-    turn,
-    requestId,
-    channelId,
-    lane,
-    state: dead && card.state === 'active' ? 'interrupted' : card.state,
-    position: dead ? undefined : card.state === 'active' ? 0 : before.length + 1,
-    since,
-    ageMs: Math.max(0, nowMs - since),
-    holder: { pid: holder.pid, host: holder.host, verdict: verdict.kind, why: verdict.why },
-  }
 }
 
 function pastStatus(key: string, sessionId: string, past: PastTurn, nowMs: number): TurnStatus {

@@ -1,112 +1,83 @@
 /** A request's place in the line of its key among all processes, and the way from there to the lease. */
-import type { LeaseEvents, LeaseHolder, Place, TurnLease } from '../../backend.js'
+import type { LeaseEvents, LeaseHolder, Place, RequestFacts, TurnLease } from '../../backend.js'
 import { StoreError } from '../../errors.js'
 import type { WaitOptions } from '../../types.js'
 import type { Host } from '../host.js'
-import type { Leases } from '../lock/lease.js'
-import { type Board, type Card, keyHash } from './board.js'
+import type { LeaseOptions, Leases } from '../lock/lease.js'
+import { type Board, type Card, leaseNameOf } from './board.js'
 import { KeyLease, type LeaseTools } from './turn-lease.js'
-
-/** Whoever stands at this place of the line may try when the lease has been free for so long: a frozen head delays, it does not block. */
-const politenessMs = 50
-const sleepMsMin = 1
-const sleepMsMax = 50
+import { leaseInTurn } from './waiting.js'
 
 export class KeyPlace implements Place {
   #host: Host
   #leases: Leases
   #board: Board
   #card: Card
+  #request: RequestFacts
   #name: string
   #tools: LeaseTools
 
-  constructor(host: Host, leases: Leases, board: Board, card: Card, tools: LeaseTools) {
+  constructor(host: Host, leases: Leases, board: Board, card: Card, request: RequestFacts, tools: LeaseTools) {
     this.#host = host
     this.#leases = leases
     this.#board = board
     this.#card = card
-    this.#name = keyHash(card.facts.key)
+    this.#request = request
+    this.#name = leaseNameOf(card.key)
     this.#tools = tools
   }
 
   async tryLease(maxTurnMs: number, events: LeaseEvents): Promise<TurnLease | undefined> {
-    return this.#board.ahead(this.#card) > 0 ? undefined : this.#take(maxTurnMs, events)
+    if (!this.#board.mayTry(this.#card, 0)) return undefined
+    const { lease } = await this.#leases.tryAcquire(this.#name, this.#leaseOptions(maxTurnMs, events))
+    return lease && new KeyLease(this.#tools, lease, this.#card, this.#board, events)
   }
 
-  async #take(maxTurnMs: number, events: LeaseEvents): Promise<TurnLease | undefined> {
-    const { key, requestId, channelId } = this.#card.facts
-    const { lease } = await this.#leases.tryAcquire(this.#name, {
+  async lease(maxTurnMs: number, events: LeaseEvents, patience: WaitOptions & { waitMs: number }): Promise<TurnLease> {
+    this.show()
+    const line = { clock: this.#host.clock, board: this.#board, leases: this.#leases }
+    const { lease } = await leaseInTurn(line, this.#card, this.#leaseOptions(maxTurnMs, events), patience)
+    return new KeyLease(this.#tools, lease, this.#card, this.#board, events)
+  }
+
+  #leaseOptions(maxTurnMs: number, events: LeaseEvents): LeaseOptions {
+    const { requestId, channelId } = this.#request
+    const { key } = this.#card
+    return {
       maxHoldMs: maxTurnMs,
       does: 'turn',
       about: { key, requestId, channelId },
       onLost: (reason) => events.onLost(lostTurn(key, requestId, reason)),
       onExpired: () => events.onExpired(),
-    })
-    if (!lease) return undefined
-    this.#board.removeDead(key)
-    return new KeyLease(this.#tools, lease, this.#card, events)
-  }
-
-  async lease(maxTurnMs: number, events: LeaseEvents, { signal, waitMs }: WaitOptions & { waitMs: number }): Promise<TurnLease> {
-    const { clock } = this.#host
-    const deadlineMs = clock.monotonicMs() + waitMs
-    let freeSinceMs: number | undefined
-    let wake = new AbortController()
-    const onWake = () => wake.abort(null)
-    const stopWatching = this.#host.watch(this.#board.directoryOf(this.#card.facts.key), onWake)
-    signal?.addEventListener('abort', onWake, { once: true })
-    try {
-      for (let sleepMs = sleepMsMin; ; sleepMs = Math.min(sleepMsMax, sleepMs * 2)) {
-        signal?.throwIfAborted()
-        const nowMs = clock.monotonicMs()
-        freeSinceMs = this.holder() ? undefined : (freeSinceMs ?? nowMs)
-        if (freeSinceMs !== undefined) {
-          const patienceMs = this.#board.ahead(this.#card) * politenessMs
-          const lease = nowMs - freeSinceMs >= patienceMs ? await this.#take(maxTurnMs, events) : undefined
-          if (lease) return lease
-        }
-        if (nowMs >= deadlineMs) throw this.#late(waitMs)
-        await clock.sleep(Math.min(sleepMs, deadlineMs - nowMs), wake.signal)
-        if (wake.signal.aborted) {
-          wake = new AbortController()
-          sleepMs = sleepMsMin
-        }
-      }
-    } finally {
-      stopWatching()
-      signal?.removeEventListener('abort', onWake)
     }
   }
 
   holder(): LeaseHolder | undefined {
     const holder = this.#leases.look(this.#name)
     if (holder === 'free' || holder.verdict === 'dead' || holder.verdict === 'expired') return undefined
-    const active = this.#board.list(this.#card.facts.key).find(({ holder: { pid }, state }) => pid === holder.pid && state === 'active')
-    const { pid, host, verdict, why, heldMs, maxHoldMs } = holder
-    return { pid, host, verdict, why, heldMs, maxHoldMs, requestId: active?.requestId, turn: active?.turn }
+    const active = this.#board.list(this.#card.key).find((card) => card.state === 'active' && card.holder?.pid === holder.pid)
+    const { pid, host, verdict, why, heldMs, maxHoldMs, token } = holder
+    return { pid, host, verdict, why, heldMs, maxHoldMs, token, requestId: active?.requestId, turn: active?.turn }
   }
 
   isElsewhere(): boolean {
-    const { key, requestId } = this.#card.facts
-    return this.#board.find(key, requestId, this.#card.name) !== undefined
+    const { requestId } = this.#request
+    const cards = this.#board.list(this.#card.key).filter((card) => card.requestId === requestId && card.state !== 'interrupted')
+    return cards.length > (this.#card.path ? 1 : 0)
+  }
+
+  othersWait(): boolean {
+    return this.#board
+      .list(this.#card.key)
+      .some(({ state, requestId, holder }) => state === 'queued' && requestId !== this.#request.requestId && holder?.verdict !== 'dead')
+  }
+
+  show(): void {
+    this.#card.show()
   }
 
   leave(): void {
     this.#card.remove()
-  }
-
-  #late(waitMs: number): StoreError {
-    const { key } = this.#card.facts
-    const holder = this.holder()
-    const who = holder
-      ? `held by pid ${holder.pid} (${holder.verdict})${holder.heldMs === undefined ? '' : `, without progress for ${Math.round(holder.heldMs)} ms of ${holder.maxHoldMs}`}`
-      : `${this.#board.ahead(this.#card)} are ahead`
-    const request = holder?.requestId === undefined ? '' : `, turn ${holder.turn}, request ${holder.requestId}`
-    const retryAfterMs = 1_000
-    return new StoreError('TURN_BUSY', `waited ${Math.round(waitMs)} ms for the conversation ${JSON.stringify(key)}; ${who}${request}.`, {
-      details: { key, waitMs, holder, retryAfterMs },
-      hint: 'Its function was not run. Try again, wait longer, or interrupt the turn; `holdfast turns` shows who is active.',
-    })
   }
 }
 
