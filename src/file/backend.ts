@@ -115,7 +115,6 @@ class FileBackend implements Backend {
   #tag: string
   #metadataBaton: Baton
   #readers = new Set<() => void>()
-  #leases: Leases
   readonly turns: FileTurns
 
   constructor(host: Host, places: StorePlaces, options: FileBackendOptions, counters: Counters, metadataBaton: Baton, tag: string) {
@@ -131,8 +130,8 @@ class FileBackend implements Backend {
     const committing = { durability, waitMs, counters, does: 'commit' }
     this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
     this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
-    this.#leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
-    this.turns = new FileTurns(host, this.#leases, `${places.locks}/turns`, {
+    const leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
+    this.turns = new FileTurns(host, leases, `${places.locks}/turns`, {
       assertWritable: () => {
         this.#assertNotMutating()
         this.#vital.assertWritable()
@@ -259,7 +258,7 @@ class FileBackend implements Backend {
     const slots = disk.stat(`${this.#places.locks}/transcripts`) ? disk.readdir(`${this.#places.locks}/transcripts`) : []
     const numbers = slots.filter((name) => /^\d\d$/.test(name)).map(Number)
     const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())
-    return [this.#metadataBaton.status(), ...transcripts, ...this.#leases.statuses()]
+    return [this.#metadataBaton.status(), ...transcripts, ...this.turns.leases()]
   }
 
   stats(): StoreStats {

@@ -97,6 +97,13 @@ export class Board {
     return this.#queues().flatMap((queue) => this.#statuses(queue))
   }
 
+  /** Of a lease by its name: how many living wait for it, and whose conversation it is, when a card says so. */
+  about(name: string): { readonly waiting: number; readonly key?: string } {
+    const cards = this.#statuses(`${this.#directory}/${name}.queue`)
+    const waiting = cards.filter(({ state }) => state === 'queued').length
+    return cards[0] ? { waiting, key: cards[0].key } : { waiting }
+  }
+
   /** A living card of that request, the active one first. */
   find(key: string, requestId: string): CardStatus | undefined {
     return this.#statuses(this.#queueOf(key), tagOf(requestId)).find((card) => card.requestId === requestId && card.state !== 'interrupted')
