@@ -109,7 +109,7 @@ export class Visit<R> {
       }
     }
     try {
-      const leaveLane = await this.#laneSlot()
+      const leaveLane = await this.#laneSlot(lease)
       return {
         lease,
         release: () => {
@@ -124,7 +124,7 @@ export class Visit<R> {
   }
 
   /** The input is in the log before a full lane is waited for. */
-  async #laneSlot(): Promise<Leave> {
+  async #laneSlot(lease: TurnLease): Promise<Leave> {
     const { lanes } = this.#tools
     const { lane, whenBusy } = this.#options.request
     try {
@@ -133,7 +133,13 @@ export class Visit<R> {
       if (!isStoreError(error, 'LANE_FULL') || whenBusy === 'reject') throw error
     }
     await this.#leaveInput()
-    return lanes.enterLane(lane, this.#entering())
+    // Waiting for a slot is no lack of progress: the key is not anybody else's meanwhile.
+    const beat = setInterval(() => lease.progress(), this.#options.maxTurnMs / 4)
+    try {
+      return await lanes.enterLane(lane, this.#entering())
+    } finally {
+      clearInterval(beat)
+    }
   }
 
   async #orLeave<T>(work: Promise<T>, leaveKey: Leave): Promise<T> {
@@ -215,6 +221,7 @@ export class Visit<R> {
   async #run(holding: Holding, records: readonly EncodedRecord[] | undefined): Promise<TurnResult<R>> {
     let keep = false
     try {
+      holding.lease.progress()
       const begun = await holding.lease.begin(this.#options.request, records)
       if (begun.kind !== 'started') return await this.#answered(begun)
       const { result, left } = await this.#turnOf(holding.lease, begun, this.#options.request, this.#options.signal)
