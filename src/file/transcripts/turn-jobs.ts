@@ -116,7 +116,7 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
       const takes = [...left.map(inputAt), ...(own && (fresh || turns.pending.has(requestId)) ? [own] : [])]
       if (!beginning.stands()) throw turnLost({ key, sessionId, turn: turns.last + 1 }, 'its lease was taken over before it began')
       const attempt = (known?.attempt ?? 0) + 1
-      begun = { kind: 'started', key, sessionId, turn: turns.last + 1, attempt, input: own, left: left.map(inputAt) }
+      begun = { kind: 'started', key, sessionId, turn: turns.last + 1, attempt, input: own, inputIsNew: fresh, left: left.map(inputAt) }
       const start = systemBody({
         turn: {
           event: 'start',

@@ -25,6 +25,8 @@ export class KeyLease implements TurnLease {
   #lease: Lease
   #card: Card
   #stopWatching: () => void
+  /** The input of the turn that has just begun, where it need not be read again. */
+  #written: { readonly at: InputAt; readonly records: readonly EncodedRecord[] } | undefined
 
   constructor(tools: LeaseTools, lease: Lease, card: Card, board: Board, events: LeaseEvents) {
     this.#tools = tools
@@ -49,7 +51,9 @@ export class KeyLease implements TurnLease {
     const beginning = { request, records, onlyForLeft, stands: () => this.#lease.stands(), lease: this.#lease.token, waits, nowMs }
     const { requestId, channelId } = request
     const begun = await this.#tools.commit({ requestId, channelId }, (transcript, named) => startJob(transcript, beginning, named))
-    if (begun.kind === 'started') this.#card.update({ state: 'active', turn: begun.turn, sessionId: begun.sessionId })
+    if (begun.kind !== 'started') return begun
+    this.#written = records && begun.input && begun.inputIsNew ? { at: begun.input, records } : undefined
+    this.#card.update({ state: 'active', turn: begun.turn, sessionId: begun.sessionId })
     return begun
   }
 
@@ -70,6 +74,7 @@ export class KeyLease implements TurnLease {
   }
 
   async inputs(turn: StartedTurn, at: readonly InputAt[]): Promise<StoredRecord[]> {
+    if (this.#written && at.length === 1 && at[0] === this.#written.at) return storedInput(this.#written.at, this.#written.records)
     return readInputs(this.#tools.source(turn.sessionId), at) ?? this.#gone(turn)
   }
 
@@ -105,4 +110,13 @@ export class KeyLease implements TurnLease {
   #gone(turn: StartedTurn): never {
     throw turnLost(turn, 'the session was closed and goes on under another id')
   }
+}
+
+/** As a reader of the transcript would find it. */
+function storedInput([request, seq]: InputAt, records: readonly EncodedRecord[]): StoredRecord[] {
+  return records.map(({ json }, at) => ({
+    seq: seq + at,
+    ...(at === 0 && { request }),
+    record: JSON.parse(json) as Record<string, unknown>,
+  }))
 }
