@@ -3,6 +3,8 @@ import diagnostics from 'node:diagnostics_channel'
 import fs from 'node:fs'
 import { dirname, join } from 'node:path'
 import { performance } from 'node:perf_hooks'
+import { systemClock } from '../src/clock.js'
+import { SessionStore } from '../src/index.js'
 import { countOf } from './compare/peer.js'
 import { peerNamed } from './compare/peers.js'
 import { countUp } from './harness/contestants.js'
@@ -10,6 +12,9 @@ import type { Order, Report, Task, WorkerSlice } from './harness/crew.js'
 import { type Fields, messageRecord, randomIndex, sessionKey, transcriptLine } from './harness/data.js'
 import { writeAndSync } from './harness/floor.js'
 import { openLock } from './harness/locks.js'
+import { median } from './harness/measure.js'
+import type { IdleLanes } from './idle-lanes.js'
+import type { TimedTurn } from './turn-hand-over.js'
 
 interface Job {
   operation?: ((turn: number) => unknown) | undefined
@@ -45,6 +50,10 @@ async function setUp(task: Task): Promise<Job> {
       return counting(task)
     case 'memory':
       return remembering(task)
+    case 'turns':
+      return turning(task)
+    case 'idle-lanes':
+      return idling(task)
   }
 }
 
@@ -129,14 +138,70 @@ async function remembering(task: Task & { kind: 'memory' }): Promise<Job> {
   }
   return {
     async finish() {
-      for (let pass = 0; pass < 3; pass++) {
-        globalThis.gc?.()
-        await new Promise((resolve) => setTimeout(resolve, 20))
-      }
+      await settle()
       const { rss } = process.memoryUsage()
       await sessions?.close()
       return rss
     },
+  }
+}
+
+/** Notes when its turns started and were over, on the clock that all processes share. */
+async function turning({ dir, key, lastMs }: Task & { kind: 'turns' }): Promise<Job> {
+  const store = await SessionStore.open(dir)
+  const startedMs = new Map<number, number>()
+  const turns: TimedTurn[] = []
+  diagnostics.subscribe('holdfast:turn', (message) => {
+    const { event, turn = -1 } = message as { event?: string; turn?: number }
+    const nowMs = systemClock.monotonicMs()
+    if (event === 'started') startedMs.set(turn, nowMs)
+    else if (event === 'completed') turns.push({ turn, startedMs: startedMs.get(turn)!, completedMs: nowMs })
+  })
+  return {
+    operation: () => store.runTurn(key, {}, () => new Promise<void>((resolve) => setTimeout(resolve, lastMs))),
+    async finish() {
+      await store.close()
+      return turns
+    },
+  }
+}
+
+async function idling({ dir, keys }: Task & { kind: 'idle-lanes' }): Promise<Job> {
+  const store = await SessionStore.open(dir, { durability: 'process' })
+  const each = async (work: (key: string) => Promise<unknown>) => {
+    for (let index = 0; index < keys; index++) await work(sessionKey(index))
+  }
+  const empty = (key: string) => store.runTurn(key, {}, () => {})
+  const look = async () => {
+    const slices: number[] = []
+    for (let slice = 0; slice < 20; slice++) {
+      const { ops, elapsedMs } = await workFor(100, () => empty('measured'))
+      slices.push((elapsedMs * 1000) / ops)
+    }
+    await settle()
+    return { heap: process.memoryUsage().heapUsed, resources: process.getActiveResourcesInfo().length, turnUs: median(slices) }
+  }
+  await each((key) => store.session(key).append({ n: 1 }))
+  await workFor(warmUpMs, () => empty('measured'), warmUpOps)
+  const before = await look()
+  await each(empty)
+  const after = await look()
+  return {
+    async finish(): Promise<IdleLanes> {
+      await store.close()
+      return {
+        heapBytes: [before.heap, after.heap],
+        resources: [before.resources, after.resources],
+        turnUs: [before.turnUs, after.turnUs],
+      }
+    },
+  }
+}
+
+async function settle(): Promise<void> {
+  for (let pass = 0; pass < 3; pass++) {
+    globalThis.gc?.()
+    await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
 

@@ -6,6 +6,7 @@ import { eventLoop } from './event-loop.js'
 import { faults } from './faults.js'
 import { get } from './get.js'
 import type { Workload } from './harness/workload.js'
+import { idleLanes } from './idle-lanes.js'
 import { lock } from './lock.js'
 import { memory } from './memory.js'
 import { metadataConcurrent } from './metadata-concurrent.js'
@@ -15,6 +16,8 @@ import { open } from './open.js'
 import { processesMetadata } from './processes-metadata.js'
 import { processesOwnSessions } from './processes-own-sessions.js'
 import { transcriptOpen } from './transcript-open.js'
+import { turnHandOver } from './turn-hand-over.js'
+import { turns } from './turns.js'
 
 export const workloads: readonly Workload[] = [
   lock,
@@ -26,6 +29,9 @@ export const workloads: readonly Workload[] = [
   appendProcess,
   appendPower,
   appendTogether,
+  turns,
+  turnHandOver,
+  idleLanes,
   metadataUpdate,
   metadataScale,
   metadataConcurrent,

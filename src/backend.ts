@@ -52,7 +52,7 @@ export interface Backend {
 /** Turns, as far as they concern more than this process: a line per key that all processes see, a lease that one of them holds, and what
  *  turns write to the log, fenced. Who runs when within the process is decided above. */
 export interface TurnPort {
-  /** Puts a request into the line of its key. Advisory: it orders and shows; it does not exclude. */
+  /** Gives a request a place in the line of its key. Advisory: it orders and shows; it does not exclude. */
   enlist(key: string, request: RequestFacts): Place
   /** Appends an input that waits for a turn; nothing when this request has left one before. */
   leaveInput(key: string, records: readonly EncodedRecord[], request: RequestFacts, wait: WaitOptions): Promise<LeftInput>
@@ -98,6 +98,8 @@ export interface Place {
   tryLease(maxTurnMs: number, events: LeaseEvents): Promise<TurnLease | undefined>
   /** Waits for it. @throws TURN_BUSY  naming the holder; the signal's reason. */
   lease(maxTurnMs: number, events: LeaseEvents, wait: WaitOptions & { waitMs: number }): Promise<TurnLease>
+  /** Others see from now on that it waits. Waiting for the lease shows it, too, and so does a turn that begins. */
+  show(): void
   /** Who has the lease now; undefined for nobody alive. */
   holder(): LeaseHolder | undefined
   /** Whether the same request stands in line, or is active, elsewhere. */

@@ -113,6 +113,8 @@ export interface LockHolder {
 export interface LockStatus {
   /** Relative to the store, such as `metadata` or `transcripts/07`. */
   readonly lock: string
+  /** Of the lease of a turn, `turns/…`: whose conversation. Absent when nobody has said so. */
+  readonly key?: string
   readonly state: 'free' | 'held' | 'absent' | 'foreign'
   readonly entry: string | undefined
   readonly fencingToken: number | undefined

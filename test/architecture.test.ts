@@ -123,6 +123,23 @@ describe('imports', () => {
     expect(found).toEqual([])
   })
 
+  test('whoever imports holdfast loads neither the gateway nor what it needs', () => {
+    const loaded = new Map<string, Source>()
+    const load = (file: string) => {
+      const source = sources.find((it) => it.file === file)!
+      if (loaded.has(file)) return
+      loaded.set(file, source)
+      for (const to of source.imports) load(to)
+    }
+    load('index.ts')
+    expect(loaded.size).toBeGreaterThan(20)
+    expect([...loaded.keys()].filter((file) => /^(gateway|cli)\//.test(file))).toEqual([])
+    const theirs = new Set([...loaded.values()].flatMap(({ modules }) => modules))
+    const gateways = under('gateway').flatMap(({ modules }) => modules)
+    expect(gateways).toEqual(expect.arrayContaining(['srvx/node', 'eventsource-parser']))
+    expect([...theirs].filter((it) => /^(srvx|eventsource-parser|commander|node:http)/.test(it))).toEqual([])
+  })
+
   test('index.ts re-exports and does nothing else', () => {
     const { code } = sources.find(({ file }) => file === 'index.ts')!
     expect(code.replace(/export\s+(?:type\s+)?(?:\*|\{[^}]*\})\s+from\s+'[^']+'/g, '').trim()).toBe('')
@@ -169,7 +186,15 @@ describe('the disk', () => {
   test('has no second way in', () => {
     const ways = ['fs/promises', 'node:fs/promises', 'write-file-atomic', 'node:module', 'module']
     const found = storeSide.flatMap(({ file, modules }) => modules.filter((it) => ways.includes(it)).map((it) => `${file}: ${it}`))
-    expect(found).toEqual(['file/durable.ts: write-file-atomic'])
+    // heartbeat.ts looks up what proper-lockfile has loaded, to unload it; there is nothing of the disk in that.
+    expect(found).toEqual(['file/durable.ts: write-file-atomic', 'file/lock/heartbeat.ts: node:module'])
+  })
+
+  test('is no business of the gateway', () => {
+    const ways = under('gateway').flatMap(({ file, modules }) =>
+      modules.filter((it) => /^(node:)?(fs|module|child_process)\b/.test(it)).map((it) => `${file}: ${it}`),
+    )
+    expect(ways).toEqual([])
   })
 
   test('is not touched at all by what only checks and hands on', () => {

@@ -22,6 +22,9 @@ export type Task =
       /** Falls asleep inside its change now and then, event loop and all, for longer than `staleMs`. */
       readonly sleepy: boolean
     }
+  /** Turns of `lastMs` on one key, each begun as soon as the one before is over. */
+  | { readonly kind: 'turns'; readonly dir: string; readonly key: string; readonly lastMs: number }
+  | { readonly kind: 'idle-lanes'; readonly dir: string; readonly keys: number }
   | { readonly kind: 'memory'; readonly peer: string | undefined; readonly dir: string }
 
 export type Order = { readonly order: 'slice'; readonly sliceMs: number } | { readonly order: 'stop' }

@@ -4,7 +4,7 @@ import { plain, visible } from './output.js'
 
 export const exitCodes = {
   ok: 0,
-  /** The command did its work and what it found is not in order: damage, or something that an import left out. */
+  /** The command did its work and what it found is not in order: damage, something that an import left out, no turn to interrupt. */
   found: 1,
   /** Wrong options, an unknown session key, a path that is not there. Nothing was done. */
   usage: 2,
@@ -16,7 +16,7 @@ export const exitCodes = {
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes]
 
 export const exitCodesHelp = `
-Exit codes: 0 done · 1 damage found, or something left out · 2 wrong use · 3 the store or the disk refused · 130 interrupted`
+Exit codes: 0 done · 1 damage found, something left out, or no turn to interrupt · 2 wrong use · 3 the store or the disk refused · 130 interrupted`
 
 /** A refusal of the command line itself; what the store refuses is a StoreError. */
 export class CommandError extends Error {

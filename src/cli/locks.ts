@@ -19,7 +19,9 @@ export function locksCommand(): Command {
       'after',
       `
 Verdicts: alive, left alone · dead or expired, taken over by whoever comes next · unknown, on another machine or in another
-container: taken over once it has not moved for its maxHoldMs. A takeover never costs data, so there is no lock to remove by hand.`,
+container: taken over once it has not moved for its maxHoldMs. A takeover never costs data, so there is no lock to remove by hand.
+turns/… is the lease of a conversation that has an active turn; it is held for since its last progress, and its limit is maxTurnMs.
+\`holdfast turns\` tells more.`,
     )
     .action(locks)
 }
@@ -49,10 +51,11 @@ function since(heldMs: number | undefined): string | undefined {
 
 const styles: Record<string, 'green' | 'yellow' | 'red'> = { alive: 'green', unknown: 'yellow', dead: 'red', expired: 'red' }
 
-function rowOf({ lock, state, holder, waiting }: LockStatus): string[] {
+function rowOf({ lock, key, state, holder, waiting }: LockStatus): string[] {
   if (!holder) return [lock, state, '-', '-', '-', '-', String(waiting), '-', '-']
   const held = holder.heldMs === undefined ? '-' : `${durationText(holder.heldMs)} (${since(holder.heldMs)})`
   const verdict = paint(styles[holder.verdict] ?? 'yellow', holder.verdict)
   const who = `pid ${holder.pid} on ${plain(holder.host)}`
-  return [lock, state, who, plain(holder.does), held, durationText(holder.maxHoldMs), String(waiting), verdict, plain(holder.why)]
+  const does = key === undefined ? plain(holder.does) : `${plain(holder.does)} of ${plain(key)}`
+  return [lock, state, who, does, held, durationText(holder.maxHoldMs), String(waiting), verdict, plain(holder.why)]
 }

@@ -4,12 +4,14 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { exitCodes, exitCodesHelp, failureOf, printFailure } from './exit.js'
 import { importCommand } from './import/command.js'
+import { interruptCommand } from './interrupt.js'
 import { listCommand } from './list.js'
 import { locksCommand } from './locks.js'
 import { showCommand } from './show.js'
 import { statsCommand } from './stats.js'
 import { stressCommand } from './stress/command.js'
 import { tailCommand } from './tail.js'
+import { turnsCommand } from './turns.js'
 import { verifyCommand } from './verify.js'
 
 function program(): Command {
@@ -28,6 +30,8 @@ ${exitCodesHelp}`,
     listCommand(),
     showCommand(),
     tailCommand(),
+    turnsCommand(),
+    interruptCommand(),
     locksCommand(),
     statsCommand(),
     verifyCommand(),

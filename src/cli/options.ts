@@ -42,6 +42,12 @@ export async function withStoreToWrite<R>(dir: string, work: (store: SessionStor
   return closing(await SessionStore.open(dir), work)
 }
 
+/** Runs `work` on a store opened to write, that is there already. */
+export async function withStoreThere<R>(dir: string, work: (store: SessionStore<Record<string, unknown>>) => Promise<R>): Promise<R> {
+  requireStore(dir)
+  return withStoreToWrite(dir, work)
+}
+
 async function closing<S extends { close(): Promise<void> }, R>(store: S, work: (store: S) => Promise<R>): Promise<R> {
   try {
     return await work(store)

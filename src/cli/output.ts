@@ -48,10 +48,12 @@ export function paint(style: Style, text: string): string {
 
 /** Rows in columns on a terminal; with tabs between, and without a head, in a pipe. */
 export async function printTable(head: readonly string[], rows: readonly (readonly string[])[]): Promise<void> {
-  if (!process.stdout.isTTY) {
-    for (const row of rows) await print(row.join('\t'))
-    return
-  }
+  if (process.stdout.isTTY) return print(tableText(head, rows))
+  for (const row of rows) await print(row.join('\t'))
+}
+
+/** Columns with a head, for a terminal. */
+export function tableText(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const none = {
     top: '',
     'top-mid': '',
@@ -68,7 +70,7 @@ export async function printTable(head: readonly string[], rows: readonly (readon
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
   })
   table.push(...rows.map((row) => [...row]))
-  await print(table.toString())
+  return table.toString()
 }
 
 /** Names and values, one a line. */

@@ -2,9 +2,10 @@
 import fs from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import type { Command } from 'commander'
-import type { Entry, Session } from '../index.js'
+import type { Entry, Session, TurnStatus } from '../index.js'
 import { type CommonOptions, storeCommand, unknownKey, withStoreToRead } from './options.js'
 import { bytesText, moment, paint, plain, print, printFacts, printJson, visible } from './output.js'
+import { factsOf, holderText } from './turns.js'
 
 interface TranscriptFacts {
   /** Relative to the store. */
@@ -30,8 +31,9 @@ async function show(key: string, { store: dir, json }: CommonOptions): Promise<v
     const entry = await store.get(key)
     if (!entry) throw unknownKey(key, dir)
     const transcript = await transcriptFacts(dir, entry, store.session(key))
-    if (json) return printJson({ key, entry, transcript: transcript ?? null })
-    await printText(key, entry, transcript)
+    const live = await store.turns({ key, limit: 0 })
+    if (json) return printJson({ key, entry, transcript: transcript ?? null, turns: live.map(factsOf) })
+    await printText(key, entry, transcript, live)
   })
 }
 
@@ -50,7 +52,7 @@ async function transcriptFacts(dir: string, entry: Entry, session: Session): Pro
   return { file: relative(resolve(dir), path), bytes: stat.size, modifiedAt: Math.round(stat.mtimeMs), records, firstSeq, lastSeq }
 }
 
-async function printText(key: string, entry: Entry, transcript: TranscriptFacts | undefined): Promise<void> {
+async function printText(key: string, entry: Entry, transcript: TranscriptFacts | undefined, live: readonly TurnStatus[]): Promise<void> {
   const { sessionId, createdAt, updatedAt, revision, ...fields } = entry
   await printFacts([
     ['key', plain(key)],
@@ -66,8 +68,14 @@ async function printText(key: string, entry: Entry, transcript: TranscriptFacts 
           ['last written', moment(transcript.modifiedAt)],
         ] as const)
       : []),
+    ...live.map((turn) => [turn.state, turnText(turn)] as const),
   ])
   if (Object.keys(fields).length === 0) return
   await print(paint('bold', 'fields'))
   await print(visible(JSON.stringify(fields, null, 2)))
+}
+
+function turnText({ turn, requestId, since, holder }: TurnStatus): string {
+  const what = turn === undefined ? '' : `turn ${turn}, `
+  return `${what}request ${plain(requestId)}, since ${moment(since)}, ${holderText(holder)}${holder ? ` (${holder.verdict})` : ''}`
 }

@@ -4,8 +4,8 @@ import fs from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Entry, FileReport, LockStatus, VerifyReport } from '../index.js'
+import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'
-import { onInterrupt } from './interrupt.js'
 import { type CommonOptions, storeCommand } from './options.js'
 import { bytesText, count, moment, printFacts, printJson } from './output.js'
 import { progressBar } from './progress.js'
@@ -57,7 +57,7 @@ async function stats({ store: dir, json }: CommonOptions): Promise<void> {
 }
 
 async function readFacts(dir: string): Promise<Stats | undefined> {
-  const interrupt = onInterrupt()
+  const interrupt = onCtrlC()
   const bar = progressBar('stats')
   try {
     return await withReport(dir, { onProgress: (done, total) => bar.at(done, total), signal: interrupt.signal }, async (report, store) => {

@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Session, SessionStore, StoredRecord } from '../index.js'
 import { readClosed } from './closed.js'
+import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'
-import { onInterrupt } from './interrupt.js'
 import { type CommonOptions, storeCommand, unknownKey, wholeNumber, withStoreToRead } from './options.js'
 import { paint, plain, print, printJson, remark } from './output.js'
 import { headline } from './record-text.js'
@@ -53,7 +53,7 @@ interface Place {
 }
 
 async function follow(store: Store, session: Session, start: Place, options: TailOptions): Promise<void> {
-  const interrupt = onInterrupt()
+  const interrupt = onCtrlC()
   try {
     let place: Place | undefined = start
     while (place && !interrupt.signal.aborted) {
@@ -92,7 +92,15 @@ async function followOn(key: string, place: Place, current: string | undefined, 
 }
 
 function printRecord(stored: StoredRecord, sessionId: string, json: boolean | undefined): Promise<void> {
-  if (json) return printJson({ seq: stored.seq, sessionId, id: stored.id ?? null, record: stored.record })
+  if (json)
+    return printJson({
+      seq: stored.seq,
+      sessionId,
+      id: stored.id ?? null,
+      turn: stored.turn ?? null,
+      request: stored.request ?? null,
+      record: stored.record,
+    })
   const { when, what, text } = headline(stored.record)
   if (!process.stdout.isTTY) return print([stored.seq, when, what, text].join('\t'))
   const seq = String(stored.seq).padStart(6)

@@ -1,8 +1,8 @@
 /** `holdfast verify`: reads every file of the store to the last byte, changes nothing, and says what is damaged. */
 import type { Command } from 'commander'
 import type { Damage, FileReport, VerifyReport } from '../index.js'
+import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'
-import { onInterrupt } from './interrupt.js'
 import { type CommonOptions, storeCommand } from './options.js'
 import { bytesText, count, paint, plain, print, printJson, printTable } from './output.js'
 import { progressBar } from './progress.js'
@@ -37,7 +37,7 @@ async function verify({ store: dir, json }: CommonOptions): Promise<void> {
 }
 
 async function readReport(dir: string): Promise<VerifyReport | undefined> {
-  const interrupt = onInterrupt()
+  const interrupt = onCtrlC()
   const bar = progressBar('verify')
   try {
     const options = { onProgress: (done: number, total: number) => bar.at(done, total), signal: interrupt.signal }

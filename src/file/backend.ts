@@ -26,10 +26,10 @@ import { entryOf } from './metadata/cells.js'
 import { Metadata } from './metadata/metadata.js'
 import type { Change, ViewTools } from './metadata/view.js'
 import { type Counters, newCounters } from './stats.js'
-import { appendJob } from './transcripts/append.js'
+import { appendJob, type JobFor } from './transcripts/append.js'
 import { readRange, readTail, type Source } from './transcripts/reading.js'
 import { decided } from './transcripts/receipts.js'
-import { type JobFor, Transcripts } from './transcripts/transcripts.js'
+import { Transcripts } from './transcripts/transcripts.js'
 import { FileTurns } from './turns/file-turns.js'
 import { verifyStore } from './verify.js'
 import { Vital } from './vital.js'
@@ -115,7 +115,6 @@ class FileBackend implements Backend {
   #tag: string
   #metadataBaton: Baton
   #readers = new Set<() => void>()
-  #leases: Leases
   readonly turns: FileTurns
 
   constructor(host: Host, places: StorePlaces, options: FileBackendOptions, counters: Counters, metadataBaton: Baton, tag: string) {
@@ -131,8 +130,8 @@ class FileBackend implements Backend {
     const committing = { durability, waitMs, counters, does: 'commit' }
     this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
     this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
-    this.#leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
-    this.turns = new FileTurns(host, this.#leases, `${places.locks}/turns`, {
+    const leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
+    this.turns = new FileTurns(host, leases, `${places.locks}/turns`, {
       assertWritable: () => {
         this.#assertNotMutating()
         this.#vital.assertWritable()
@@ -148,8 +147,14 @@ class FileBackend implements Backend {
     })
   }
 
-  load(): Promise<void> {
-    return this.#metadata.reload()
+  async load(): Promise<void> {
+    await this.#metadata.reload()
+    if (this.#options.readOnly) return
+    try {
+      this.turns.sweep()
+    } catch (error) {
+      this.#vital.report('sweep-failed', error)
+    }
   }
 
   async commitMetadata<R>(mutate: (sessions: SessionsView<Record<string, unknown>>) => R, wait: WaitOptions): Promise<R> {
@@ -190,8 +195,12 @@ class FileBackend implements Backend {
 
   /** Not an async function, and no more promises than needed: a thousand calls at once are a use of their own. */
   append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
-    this.#assertNotMutating()
-    this.#vital.assertWritable()
+    try {
+      this.#assertNotMutating()
+      this.#vital.assertWritable()
+    } catch (error) {
+      return Promise.reject(error)
+    }
     const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => appendJob(transcript, records, options, nameDurable)
     return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
   }
@@ -249,7 +258,7 @@ class FileBackend implements Backend {
     const slots = disk.stat(`${this.#places.locks}/transcripts`) ? disk.readdir(`${this.#places.locks}/transcripts`) : []
     const numbers = slots.filter((name) => /^\d\d$/.test(name)).map(Number)
     const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())
-    return [this.#metadataBaton.status(), ...transcripts, ...this.#leases.statuses()]
+    return [this.#metadataBaton.status(), ...transcripts, ...this.turns.leases()]
   }
 
   stats(): StoreStats {

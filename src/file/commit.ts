@@ -44,7 +44,7 @@ export class Committer {
     this.#owner = owner
     this.#options = options
     // Nobody left to wait for: then there is no need of the lock.
-    this.#calls = new Calls(host.clock, options.waitMs, () => this.#wake?.abort())
+    this.#calls = new Calls(host.clock, options.waitMs, () => this.#wake?.abort(null))
   }
 
   get idle(): boolean {
@@ -56,11 +56,10 @@ export class Committer {
     const { promise, call } = this.#calls.add(job, wait)
     if (!call) return promise
     // Somebody more impatient than those who wait already: wait anew, for as long as this one may.
-    if (call.deadlineMs < this.#waitingUntilMs) this.#wake?.abort()
+    if (call.deadlineMs < this.#waitingUntilMs) this.#wake?.abort(null)
     if (this.#pumping) return promise
     this.#pumping = true
-    // In a microtask: what is called in the same turn joins this commit. But calls that are awaited one after another, and never wait for the
-    // disk, would keep the event loop from turning for as long as they go on.
+    // In a microtask: what is called in the same turn joins this commit. But the event loop has to turn now and then (host.ts).
     if (this.#host.overdue?.()) setImmediate(() => void this.#pump())
     else queueMicrotask(() => void this.#pump())
     return promise
@@ -73,7 +72,8 @@ export class Committer {
         try {
           held = this.#baton.tryAcquire(this.#options.does, this.#calls.first?.job.about) ?? (await this.#waitForLock())
         } catch (error) {
-          this.#lockRefused(error)
+          if (isStoreError(error, 'LOCK_TIMEOUT')) this.#expire(error)
+          else this.#failAll(error)
           continue
         }
         if (!held) continue
@@ -174,7 +174,12 @@ export class Committer {
     const after = this.#owner.afterLanding?.(held)
     if (after?.first) {
       const letGo = log.keep()
-      return after.work.then(() => this.#landed(jobs, seqs, log, batch)).finally(letGo)
+      const answer = () => {
+        this.#landed(jobs, seqs, log, batch)
+        letGo()
+      }
+      // In a turn of its own: whoever is answered finds the lock released.
+      return after.work.finally(() => void setImmediate(answer))
     }
     this.#landed(jobs, seqs, log, batch)
     return after?.work
@@ -323,7 +328,7 @@ export class Committer {
   #acknowledge(waiting: Call, seqs: readonly number[], log: LogFile, upTo: number): void {
     const needed = seqs.length > 0 ? upTo : (waiting.job.dependsOn?.() ?? -1)
     const also = this.#options.durability === 'power' ? waiting.job.alsoDurable?.() : undefined
-    if (this.#options.durability === 'process' || (needed <= log.synced && log.named && !also)) {
+    if (this.#options.durability === 'process' || waiting.job.relaxed?.() || (needed <= log.synced && log.named && !also)) {
       this.#settle(waiting, seqs, log)
       return
     }
@@ -390,10 +395,5 @@ export class Committer {
       this.#wake = undefined
       this.#waitingUntilMs = 0
     }
-  }
-
-  #lockRefused(error: unknown): void {
-    if (isStoreError(error, 'LOCK_TIMEOUT')) this.#expire(error)
-    else this.#failAll(error)
   }
 }

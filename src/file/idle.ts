@@ -3,6 +3,10 @@
 import { errnoOf, isStoreError } from '../errors.js'
 import type { Host } from './host.js'
 
+/** Each is a few system calls: no more than that many in one go. */
+const atOnceMax = 32
+const betweenMs = 5
+
 export class Idle {
   #host: Host
   #afterMs: number
@@ -41,9 +45,10 @@ export class Idle {
   #removeIdle(): void {
     this.#disarm = undefined
     const nowMs = this.#host.clock.monotonicMs()
+    let count = 0
     for (const [name, sinceMs] of this.#since) {
       const leftMs = sinceMs + this.#afterMs - nowMs
-      if (leftMs > 0) return this.#arm(leftMs)
+      if (leftMs > 0 || count++ >= atOnceMax) return this.#arm(Math.max(leftMs, betweenMs))
       this.#since.delete(name)
       this.#try(name)
     }

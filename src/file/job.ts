@@ -26,6 +26,8 @@ export interface Job<R> {
   readonly solo?: boolean
   /** Anything else that must be on the disk before the acknowledgement. */
   alsoDurable?: () => Promise<void> | undefined
+  /** It is acknowledged when it has landed: whatever is said on the strength of it, says so in a later record. */
+  readonly relaxed?: () => boolean
   /** When it appends nothing: the sequence number of this log that its result speaks of, -1 for none. */
   dependsOn?: () => number
   /** For diagnostics. */

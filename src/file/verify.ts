@@ -2,8 +2,9 @@
 import { errnoOf, isStoreError } from '../errors.js'
 import type { Damage, FileReport, VerifyReport } from '../types.js'
 import type { Disk } from './durable.js'
-import { Chain } from './log/chain.js'
+import { Chain, type ChainSink } from './log/chain.js'
 import { pieces } from './log/pieces.js'
+import { isSystemOnly } from './log/record.js'
 
 export interface VerifyPlaces {
   readonly store: string
@@ -127,7 +128,7 @@ async function verifyLog(
     const { size } = disk.fstat(fd)
     const chain = new Chain(tag)
     let records = 0
-    const sink = { record: () => void records++ }
+    const sink: ChainSink = { record: (_mark, bytes, start) => void (isSystemOnly(bytes, start) || records++) }
     for await (const bytes of pieces(disk, fd, size, chain, sink, signal)) progress(bytes)
     const wrong = chain.damage
     return {
@@ -135,7 +136,7 @@ async function verifyLog(
         file,
         kind,
         bytes: size,
-        records: Math.max(0, records - 1 - (chain.seal ? 1 : 0)) + chain.foreign.lines,
+        records: records + chain.foreign.lines,
         lastSeq: chain.seq,
         voidLines: chain.voidLines,
         tornTailBytes: size - chain.settled,

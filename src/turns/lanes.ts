@@ -125,7 +125,7 @@ export class Lanes {
     for (const line of [...this.#keys.values(), ...this.#lanes.values()]) for (const place of [...line.line()]) place.refuse(closedError())
     if (this.#inside > 0) {
       const over = new AbortController()
-      this.#emptied.push(() => over.abort())
+      this.#emptied.push(() => over.abort(null))
       const deadlineMs = this.#clock.monotonicMs() + waitMs
       for (let leftMs = waitMs; leftMs > 0 && this.#inside > 0; leftMs = deadlineMs - this.#clock.monotonicMs())
         await this.#clock.sleep(Math.min(leftMs, sleepMsMax), over.signal)
@@ -204,7 +204,7 @@ export class Lanes {
       const over = new AbortController()
       const onAbort = () => place.refuse(signal?.reason)
       const end = () => {
-        over.abort()
+        over.abort(null)
         signal?.removeEventListener('abort', onAbort)
       }
       place.letIn = () => {

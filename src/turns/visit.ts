@@ -174,6 +174,8 @@ export class Visit<R> {
   async #leaveInput(): Promise<LeftInput | undefined> {
     const { records, request, signal } = this.#options
     if (!records || this.#left) return this.#left
+    // Seen first: an input that nobody waits with is anybody's.
+    this.#place.show()
     this.#left = await this.#tools.port.leaveInput(this.#key, records, request, { signal })
     return this.#left
   }

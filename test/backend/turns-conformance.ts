@@ -122,6 +122,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       const active = await turnOf(a, 'k', facts, input('one'))
       const mine = request()
       const place = b.turns.enlist('k', mine)
+      place.show()
       await b.turns.leaveInput('k', input('mine'), mine, {})
       expect(await active.lease.take(active.turn)).toEqual([])
       place.leave()
@@ -223,6 +224,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       const facts = request({ channelId: 'c' })
       await lease.begin(facts, undefined)
       const waiting = b.turns.enlist('k', request({ lane: 'cron' }))
+      waiting.show()
       const seen = await b.turns.list({})
       expect(seen.map(({ state, position, channelId, lane }) => [state, position, channelId, lane])).toEqual([
         ['active', 0, 'c', 'main'],

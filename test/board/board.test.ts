@@ -122,6 +122,25 @@ describe('a card', () => {
     expect(queues.left()).toEqual([])
   })
 
+  test('troubles nobody where the queue cannot be read: nobody is ahead then, and it goes as it came', () => {
+    const queues = new Queues()
+    let fails = false
+    const readdir = (name: string) => {
+      if (fails) throw Object.assign(new Error('EMFILE: too many open files, scandir'), { code: 'EMFILE' })
+      return nodeDisk.readdir(name)
+    }
+    const board = queues.board({ disk: { ...nodeDisk, readdir } })
+    board.draw(facts('r-0'))
+    const card = board.draw(facts('r-1'))
+    fails = true
+    expect([board.ahead(card), board.mayTry(card, 0)]).toEqual([0, true])
+    card.update({ state: 'active' })
+    card.remove()
+    expect(() => board.list('k')).toThrow(/IO_FAILED/)
+    fails = false
+    expect(board.list('k')).toMatchObject([{ requestId: 'r-0' }])
+  })
+
   test('leaves its queue for a while, for the next one of its key', async () => {
     const queues = new Queues()
     const [board, other] = [queues.board({}, 60), queues.board({}, 60_000)]
@@ -136,6 +155,9 @@ describe('a card', () => {
     await expect.poll(() => queues.names(), { timeout: 1_000 }).toBeUndefined()
     other.close()
     expect(queues.left()).toEqual([])
+    for (let at = 0; at < 100; at++) board.draw(facts('r', { key: `k${at}` })).remove()
+    expect(queues.left()).toHaveLength(100)
+    await expect.poll(() => queues.left(), { timeout: 2_000 }).toEqual([])
   })
 
   test('is put into a queue that is just being removed with its last card', () => {
@@ -315,6 +337,27 @@ describe('watching', () => {
     b.draw(facts('r-2'))
     await pause(50)
     expect(calls).toBe(after)
+  })
+
+  test('a card tells its owner when it is next, and the active one when it is asked to stop; the others sleep on', async () => {
+    const queues = new Queues()
+    const board = queues.board()
+    const cards = [0, 1, 2].map((at) => board.draw(facts(`r-${at}`)))
+    cards[0]!.update({ state: 'active' })
+    const calls = [0, 0, 0]
+    const stops = cards.map((card, at) => board.watchCard(card, () => calls[at]!++, 60_000))
+    const told = (at: number) => expect.poll(() => calls[at], { timeout: 1_000, interval: 1 }).toBeGreaterThan(0)
+    await pause(20)
+    expect(calls).toEqual([0, 0, 0])
+    board.draw(facts('r-3')).remove()
+    queues.board(stranger).requestInterrupt('k', 'somebody')
+    await told(0)
+    expect(calls.slice(1)).toEqual([0, 0])
+    cards[0]!.remove()
+    await told(1)
+    expect(calls[2]).toBe(0)
+    expect(board.list('k').map(({ requestId }) => requestId)).toEqual(['r-1', 'r-2'])
+    for (const stop of stops) stop()
   })
 
   test('calls back also where the system gives no hints, and where there is no queue yet', async () => {

@@ -66,6 +66,26 @@ describe('who waits', () => {
     await expect(b.wait(card, 10_000, AbortSignal.abort('before'))).rejects.toBe('before')
   })
 
+  test('and is aborted while it is getting the lease gives it back', async () => {
+    // F41
+    const { leases, draw, wait } = inLine(new Queues())
+    const stop = new AbortController()
+    const aborted = wait(draw('r-1'), 10_000, stop.signal)
+    stop.abort('in the last moment')
+    await expect(aborted).rejects.toBe('in the last moment')
+    expect(leases.look(leaseNameOf('k'))).toBe('free')
+  })
+
+  test('behind one that does not come leaves it a moment, then goes', async () => {
+    const { draw, wait } = inLine(new Queues())
+    draw('r-1')
+    const startedMs = performance.now()
+    const { lease } = await wait(draw('r-2'))
+    expect(performance.now() - startedMs).toBeGreaterThan(45)
+    expect(performance.now() - startedMs).toBeLessThan(300)
+    await lease.release()
+  })
+
   test('too long is told who has it, since when it has not moved, and what to do', async () => {
     // F10, F40
     const queues = new Queues()

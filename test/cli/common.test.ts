@@ -14,11 +14,13 @@ beforeAll(async () => {
 })
 afterAll(() => place.remove())
 
-const commands = ['list', 'show', 'tail', 'locks', 'stats', 'verify', 'import']
+const commands = ['list', 'show', 'tail', 'turns', 'interrupt', 'locks', 'stats', 'verify', 'import']
 const reading: [string, string[]][] = [
   ['list', ['list']],
   ['show', ['show', 'k']],
   ['tail', ['tail', 'k']],
+  ['turns', ['turns']],
+  ['interrupt', ['interrupt', 'k']],
   ['locks', ['locks']],
   ['stats', ['stats']],
   ['verify', ['verify']],
@@ -139,7 +141,15 @@ describe('which store', () => {
     fs.cpSync(place.path('live'), copy, { recursive: true })
     await live.close()
     const before = listing(copy)
-    for (const args of [['list'], ['show', 'agent:main:main'], ['tail', 'agent:main:main'], ['locks'], ['stats'], ['verify']]) {
+    for (const args of [
+      ['list'],
+      ['show', 'agent:main:main'],
+      ['tail', 'agent:main:main'],
+      ['turns', 'agent:main:main'],
+      ['locks'],
+      ['stats'],
+      ['verify'],
+    ]) {
       expect(await holdfast([...args, '--store', copy])).toMatchObject({ code: 0, stderr: '' })
     }
     expect(listing(copy)).toEqual(before)

@@ -81,6 +81,7 @@ describe('show', () => {
         firstSeq: 1,
         lastSeq: 12,
       },
+      turns: [],
     })
   })
 
@@ -111,7 +112,9 @@ describe('tail', () => {
 
   test('--json prints the records as they are', async () => {
     const { stdout } = await on('tail', 'agent:main:other', '--json')
-    expect(jsonLines(stdout)).toEqual([{ seq: 1, sessionId: expect.any(String), id: 'evt-1', record: { type: 'note' } }])
+    expect(jsonLines(stdout)).toEqual([
+      { seq: 1, sessionId: expect.any(String), id: 'evt-1', turn: null, request: null, record: { type: 'note' } },
+    ])
   })
 
   test('a session without records prints nothing', async () => {

@@ -13,7 +13,7 @@ beforeEach(() => {
 })
 afterEach(() => fs.rmSync(dir, { recursive: true, force: true }))
 
-for (const page of ['README.md', 'docs/errors.md'])
+for (const page of ['README.md', 'docs/errors.md', 'docs/gateway.md'])
   describe(`a program of ${page} prints what the page says`, () => {
     const programs = programsOf(page, 'js')
     test('there is one', () => expect(programs.length).toBeGreaterThan(0))

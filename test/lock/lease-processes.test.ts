@@ -1,5 +1,7 @@
 /** Leases among processes that are killed and frozen: never two holders in a way that matters, and never a lease that nobody can have. */
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import fs from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
@@ -108,7 +110,8 @@ describe('a process that ends with a lease', () => {
     return { dir, child, token: Number(token), leases: leasesIn(dir) }
   }
 
-  test('by itself, by exit() or by SIGTERM gives it back; holding one does not keep it from ending', async () => {
+  test('by itself, by exit() or by SIGTERM is overtaken at the first look; holding one does not keep it from ending', async () => {
+    // F6
     for (const ends of ['by itself', 'exit', 'never'] as const) {
       const { dir, child, token, leases } = await begun(ends)
       if (ends === 'never') {
@@ -116,11 +119,41 @@ describe('a process that ends with a lease', () => {
         child.kill('SIGTERM')
       }
       await once(child, 'exit')
-      expect(leftIn(dir)).toEqual([])
       const { lease } = await leases.tryAcquire('k', wanted)
       expect(lease!.token).toBeGreaterThan(token)
       await lease!.release()
+      leases.close()
+      expect(leftIn(dir)).toEqual([])
     }
+  })
+
+  test('ends as its own signal handlers say, also one that is called once', () => {
+    const module = new URL('../../.build/src/index.js', import.meta.url).href
+    const dir = freshDirectory()
+    const program = `
+      const { SessionStore } = await import(${JSON.stringify(module)})
+      const store = await SessionStore.open(${JSON.stringify(dir)})
+      const before = process.listenerCount('SIGTERM')
+      process.once('SIGTERM', async () => {
+        await store.close()
+        console.log('closed')
+      })
+      await store.runTurn('k', {}, async () => {
+        process.kill(process.pid, 'SIGTERM')
+        await new Promise((resume) => setTimeout(resume, 100))
+      })
+      console.log(process.listenerCount('SIGTERM') - before)`
+    const ended = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
+    expect([ended.stdout, ended.stderr, ended.signal]).toEqual(['0\nclosed\n', '', null])
+    expect(ended.status).toBe(0)
+  })
+
+  test('of a store that was removed meanwhile does not make it anew', async () => {
+    const { dir, child } = await begun('never')
+    fs.rmSync(join(dir, 'turns'), { recursive: true })
+    child.kill('SIGTERM')
+    await once(child, 'exit')
+    expect(fs.existsSync(join(dir, 'turns'))).toBe(false)
   })
 
   test('by SIGKILL is overtaken at the first look', async () => {

@@ -1,8 +1,8 @@
 /** `holdfast import PATH`: brings conversations in from pi and OpenClaw. Running it again adds only what is new. */
 import { resolve } from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
+import { onCtrlC } from '../ctrl-c.js'
 import { CommandError, exitCodes, failureOf, printFailure } from '../exit.js'
-import { onInterrupt } from '../interrupt.js'
 import { type CommonOptions, storeCommand, withStoreToWrite } from '../options.js'
 import { count, paint, plain, print, printJson, printTable, remark } from '../output.js'
 import { progressBar } from '../progress.js'
@@ -47,7 +47,7 @@ async function importPath(path: string, options: ImportCommandOptions): Promise<
   const tally = new Tally()
   for (const item of found.leftOut) tally.leaveOut(item)
   tally.notes.push(...found.notes)
-  const interrupt = onInterrupt()
+  const interrupt = onCtrlC()
   let failure: { readonly error: unknown } | undefined
   try {
     await withStoreToWrite(options.store, (store) => importAll(store, found, tally, options, interrupt.signal))

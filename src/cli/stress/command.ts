@@ -4,8 +4,8 @@ import os from 'node:os'
 import { join, resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { Durability } from '../../types.js'
+import { onCtrlC } from '../ctrl-c.js'
 import { CommandError, exitCodes } from '../exit.js'
-import { onInterrupt } from '../interrupt.js'
 import { wholeNumber } from '../options.js'
 import { count, printJson, remark } from '../output.js'
 import type { FleetOptions } from './fleet.js'
@@ -72,7 +72,7 @@ function seedText(text: string): string {
 async function stress(options: StressOptions): Promise<void> {
   const input = options.input === undefined ? undefined : checkedInput(options.input)
   const place = await makePlace(options.dir)
-  const interrupt = onInterrupt()
+  const interrupt = onCtrlC()
   const line = progressLine(options.seconds)
   let report: Report
   try {

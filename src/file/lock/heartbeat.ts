@@ -16,7 +16,10 @@
  *  - Its shortest heartbeat is a second. So nothing that has to happen sooner is left to it (held-lease.ts).
  *
  *  It is loaded when it is first needed: it brings signal-exit, which listens to signals, and graceful-fs, which patches `fs.close`. Who
- *  uses no long leases should have neither. Its exit hook may find code still running; that is as if the process had been killed. */
+ *  uses no long leases should have neither. And nobody should have the first: its listener ends a process whose own one, registered with
+ *  `once`, has just been called and is closing the store. So it is unloaded again, unless the program uses it itself: a process that
+ *  ends without closing is dead, and found so at the first look. */
+import { createRequire } from 'node:module'
 import { errnoOf } from '../../errors.js'
 
 export const heartbeatMsMin = 1_000
@@ -41,7 +44,7 @@ export async function beat(
   acquire: () => Beating | undefined,
   heartbeatMs: number,
 ): Promise<(() => Promise<void>) | undefined> {
-  const { lock } = await import('proper-lockfile')
+  const lock = await loadLock()
   const seen: Seen = { lease: undefined, mtime: new Date(), settled: false }
   try {
     const unlock = await lock(name, {
@@ -59,6 +62,20 @@ export async function beat(
     if ((error as NodeJS.ErrnoException).code === 'ELOCKED') return undefined
     throw error
   }
+}
+
+async function loadLock(): Promise<typeof import('proper-lockfile').lock> {
+  const usedAlready = '__signal_exit_emitter__' in process
+  const { lock } = await import('proper-lockfile')
+  if (usedAlready) return lock
+  try {
+    const ours = createRequire(import.meta.url)
+    const its = createRequire(ours.resolve('proper-lockfile'))
+    ;(its('signal-exit') as { unload?: () => void }).unload?.()
+  } catch {
+    // In a bundle there may be nothing to resolve; then its listeners stay.
+  }
+  return lock
 }
 
 interface Seen {

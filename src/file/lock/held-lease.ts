@@ -183,7 +183,8 @@ export class HeldLease implements Lease, Beating {
   }
 
   end(exiting = false): void {
-    if (this.#state !== 'held') return
+    // Raising the floor would make the directory anew, in a store that was removed meanwhile.
+    if (this.#state !== 'held' || (exiting && !this.stands())) return
     this.#state = 'released'
     this.#disarm()
     try {
@@ -241,7 +242,7 @@ export class HeldLease implements Lease, Beating {
       return
     }
     const over = new AbortController()
-    this.#disarm = () => over.abort()
+    this.#disarm = () => over.abort(null)
     void clock.sleep(againMs, over.signal).then(() => over.signal.aborted || this.#arm())
   }
 

@@ -103,14 +103,16 @@ export class Leases {
     return this.#describe(entry, this.#judge(name, entry))
   }
 
-  statuses(): LockStatus[] {
+  /** @param about  what is known of those who wait for a lease, and of whose it is; who waits is not decided here */
+  statuses(about: (name: string) => { readonly waiting: number; readonly key?: string } = () => ({ waiting: 0 })): LockStatus[] {
     const judge = judgeAtOnce(this.#host)
     return this.#names()
       .filter((name) => namePattern.test(name))
       .sort()
       .map((name) => {
-        const waiting = this.#list(`${name}.queue`).length
-        return lockStatus(this.#label(name), this.#lock(name).list(), waiting, ({ holder }) => judge(holder), this.#host)
+        const { waiting, ...whose } = about(name)
+        const status = lockStatus(this.#label(name), this.#lock(name).list(), waiting, ({ holder }) => judge(holder), this.#host)
+        return { ...status, ...whose }
       })
       .filter(({ state }) => state !== 'absent')
   }

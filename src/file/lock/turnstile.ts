@@ -42,7 +42,7 @@ export class Turnstile {
       const goAway = () => {
         const at = this.#line.indexOf(letIn)
         if (at >= 0) this.#line.splice(at, 1)
-        stop.abort()
+        stop.abort(null)
         signal?.removeEventListener('abort', onAbort)
       }
       const onAbort = () => {

@@ -1,12 +1,20 @@
 /** One append, as a part of a commit. */
 import type { EncodedRecord } from '../../backend.js'
 import { StoreError } from '../../errors.js'
-import type { AppendOptions, AppendReceipt } from '../../types.js'
+import type { AppendOptions, AppendReceipt, WaitOptions } from '../../types.js'
 import type { Job } from '../job.js'
 import { withId, withPart } from '../log/record.js'
 import { earlierReceipt } from './receipts.js'
 import type { Transcript } from './transcript.js'
 import { assertActive, type Fence } from './turn-jobs.js'
+
+/** A part of a commit to a transcript. `nameDurable`: what else must be on the disk, the metadata record that names the session. */
+export type JobFor<R> = (transcript: Transcript, nameDurable: () => Promise<void> | undefined) => Job<R>
+export type CommitOptions = WaitOptions &
+  Pick<AppendOptions, 'requestId' | 'channelId'> & {
+    /** What to throw for a key that names no session, where none shall be made for it. */
+    readonly absent?: () => Error
+  }
 
 /** @param nameDurable  what else must be on the disk: the metadata record that names the session.
  *  @param fence  the turn on whose behalf it is. */

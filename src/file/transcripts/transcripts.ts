@@ -4,10 +4,10 @@
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
 import { crc32 } from 'node:zlib'
 import { errnoOf, isStoreError, StoreError } from '../../errors.js'
-import type { AppendOptions, RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
+import type { RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
-import type { CommitterOptions, Job } from '../job.js'
+import type { CommitterOptions } from '../job.js'
 import { Baton, type Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { type Seal, systemBody } from '../log/record.js'
@@ -15,6 +15,7 @@ import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
+import type { CommitOptions, JobFor } from './append.js'
 import { Detours } from './detours.js'
 import { decided } from './receipts.js'
 import { nextLog, putLog, rewriteLog } from './rewrite.js'
@@ -32,14 +33,6 @@ interface Open {
   /** Calls that are in the middle of something with it, lock or no lock. */
   pins: number
 }
-
-/** A part of a commit to a transcript. `nameDurable`: what else must be on the disk, the metadata record that names the session. */
-export type JobFor<R> = (transcript: Transcript, nameDurable: () => Promise<void> | undefined) => Job<R>
-export type CommitOptions = WaitOptions &
-  Pick<AppendOptions, 'requestId' | 'channelId'> & {
-    /** What to throw for a key that names no session, where none shall be made for it. */
-    readonly absent?: () => Error
-  }
 
 const slots = 64
 const openMax = 256

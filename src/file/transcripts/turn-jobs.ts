@@ -90,8 +90,11 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
   const { sessionId, key } = transcript
   const { requestId, given, lane, channelId } = request
   let begun: BegunTurn
+  let withInput = false
   return {
     about: aboutRequest(transcript, request),
+    // A start alone is nothing that anybody was promised; the turn's next record, and its end, wait for both.
+    relaxed: () => begun.kind === 'started' && !withInput,
     system: true,
     solo: true,
     run: () => {
@@ -130,6 +133,7 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
           ...(turns.active && { interrupted: turns.active.n }),
         },
       })
+      withInput = fresh
       return fresh ? [...inputBodies(records!, request), start] : [start]
     },
     result: () => begun,

@@ -6,7 +6,7 @@
  *  The board advises; it decides nothing. Who has the turn says the lease, what was said says the log. Cards of the dead are taken away by
  *  whoever comes across them; that of a turn stays, as interrupted, until the next turn of the key begins. */
 import { createHash } from 'node:crypto'
-import { errnoOf, ioError } from '../../errors.js'
+import { errnoOf, ioError, isStoreError } from '../../errors.js'
 import type { TurnStatus, WhenBusy } from '../../types.js'
 import type { Host } from '../host.js'
 import { Idle } from '../idle.js'
@@ -62,16 +62,19 @@ export class Board {
     this.#idle = new Idle(host, idleMs, (queue) => removeQueue(host, queue))
   }
 
-  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen. */
-  draw(facts: CardFacts): Card {
+  /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen.
+   *  @param shown  else its place is taken now, and it is seen from `show()` or its first update on */
+  draw(facts: CardFacts, shown = true): Card {
     const queue = this.#queueOf(facts.key)
-    return new Card(this.#host, queue, facts, {
-      begins: () => this.#tidy(queue, this.#look(queue)),
+    const card = new Card(this.#host, queue, facts, {
+      begins: () => this.#tidy(queue, this.#glance(queue)),
       goes: (from) => {
         if (from === 'active') this.#wakeNext(queue)
         this.#idle.add(queue)
       },
     })
+    if (shown) card.show()
+    return card
   }
 
   /** How many living wait before this card, of all processes. */
@@ -92,6 +95,13 @@ export class Board {
   list(key?: string): CardStatus[] {
     if (key !== undefined) return this.#statuses(this.#queueOf(key))
     return this.#queues().flatMap((queue) => this.#statuses(queue))
+  }
+
+  /** Of a lease by its name: how many living wait for it, and whose conversation it is, when a card says so. */
+  about(name: string): { readonly waiting: number; readonly key?: string } {
+    const cards = this.#statuses(`${this.#directory}/${name}.queue`)
+    const waiting = cards.filter(({ state }) => state === 'queued').length
+    return cards[0] ? { waiting, key: cards[0].key } : { waiting }
   }
 
   /** A living card of that request, the active one first. */
@@ -122,6 +132,11 @@ export class Board {
     return this.#watch(card.path, changed, pollMs)
   }
 
+  /** The same without the system's hints: cheap to begin and to stop, and late by up to `pollMs`. */
+  pollCard(changed: () => void, pollMs = pollMsDefault): () => void {
+    return this.#watch(undefined, changed, pollMs)
+  }
+
   /** The same for everything that happens in the key's queue: for one who wants to know what others do, not for many who wait. */
   watch(key: string, changed: () => void, pollMs = pollMsDefault): () => void {
     return this.#watch(this.#queueOf(key), changed, pollMs)
@@ -149,13 +164,13 @@ export class Board {
     const unwatch = path === undefined ? () => {} : this.#host.watch(path, hinted)
     void this.#poll(changed, pollMs, over.signal)
     return () => {
-      over.abort()
+      over.abort(null)
       unwatch()
     }
   }
 
   #wakeNext(queue: string): void {
-    const next = this.#look(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
+    const next = this.#glance(queue).find(({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead')
     if (next) nudge(this.#host, `${queue}/${next.entry.name}`)
   }
 
@@ -180,9 +195,19 @@ export class Board {
     return [...cards.values()].sort(inOrder).map((entry) => ({ entry, verdict: judge(entry.holder) }))
   }
 
+  /** For what is only courtesy: a queue that cannot be read counts as empty. */
+  #glance(queue: string): Seen[] {
+    try {
+      return this.#look(queue)
+    } catch (error) {
+      if (!isStoreError(error)) throw error
+      return []
+    }
+  }
+
   #before(card: Card): Seen[] {
     const queue = this.#queueOf(card.key)
-    const waiting = this.#look(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
+    const waiting = this.#glance(queue).filter(({ entry }) => entry.holder.does === 'queued' && entry.holder.nonce !== card.nonce)
     const dead = this.#tidy(queue, waiting)
     return waiting.filter(
       (seen) => !dead.has(seen) && (seen.entry.n < card.order || (seen.entry.n === card.order && seen.entry.holder.nonce < card.nonce)),

@@ -156,7 +156,11 @@ export class Card {
     this.order = Math.floor(this.#drawnAtMs * 1_000)
     this.nonce = `${tagOf(facts.requestId)}${host.nonce(12)}`
     this.#line = { ...facts, state: 'queued', since: host.clock.wallMs() }
-    this.#put()
+  }
+
+  /** From now on others see it; who never has to wait need not be seen waiting. */
+  show(): void {
+    if (!this.#name && !this.#removed) this.#put()
   }
 
   get key(): string {
@@ -186,7 +190,8 @@ export class Card {
   remove(): void {
     if (this.#removed) return
     this.#removed = true
-    if (this.#name) this.#unlink(this.#name)
+    if (!this.#name) return
+    this.#unlink(this.#name)
     if (isThere(this.#host, `${this.#queue}/${markName(this.nonce)}`)) this.#unlink(markName(this.nonce))
     this.#changes.goes(this.#line.state)
   }

@@ -1,10 +1,10 @@
 /** Turns of the embedded store: a lease per key (lock/lease.ts), a board of cards beside it, and the log, which decides. */
 import type { EarlierRequest, EncodedRecord, LeftInput, Place, RequestFacts, TurnPort } from '../../backend.js'
-import type { TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
+import type { LockStatus, TurnStatus, TurnsOptions, WaitOptions } from '../../types.js'
 import type { Host } from '../host.js'
 import type { Leases } from '../lock/lease.js'
+import type { CommitOptions, JobFor } from '../transcripts/append.js'
 import type { Source } from '../transcripts/reading.js'
-import type { CommitOptions, JobFor } from '../transcripts/transcripts.js'
 import { askJob, inputJob, withdrawJob } from '../transcripts/turn-jobs.js'
 import { type PastTurn, readEnd, readTurns } from '../transcripts/turn-reading.js'
 import { Board } from './board.js'
@@ -38,7 +38,7 @@ export class FileTurns implements TurnPort {
   enlist(key: string, request: RequestFacts): Place {
     this.#tools.assertWritable()
     const { requestId, channelId, lane, whenBusy } = request
-    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy })
+    const card = this.#board.draw({ key, requestId, channelId, lane, whenBusy }, false)
     const tools: LeaseTools = {
       key,
       commit: (options, jobFor) => this.#tools.commit(key, options, jobFor),
@@ -72,11 +72,22 @@ export class FileTurns implements TurnPort {
   async list({ key, limit = pastTurnsDefault }: TurnsOptions): Promise<TurnStatus[]> {
     const nowMs = this.#host.clock.wallMs()
     const live = withoutOvertaken(this.#board.list(key).map(({ whenBusy: _, ...status }): TurnStatus => status))
-    if (key === undefined) return live
+    if (key === undefined) return live.sort((a, b) => a.since - b.since)
     const sessionId = await this.#tools.sessionIdOf(key)
     const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId), limit) ?? [])
     const shown = new Set(live.map(({ turn }) => turn))
     return [...live, ...past.filter(({ turn }) => !shown.has(turn)).map((turn) => pastStatus(key, sessionId!, turn, nowMs))]
+  }
+
+  /** The leases that there are, with whose they are and how many wait. */
+  leases(): LockStatus[] {
+    return this.#leases.statuses((name) => this.#board.about(name))
+  }
+
+  /** Takes away what processes have left that died. A courtesy, to be done whenever there is time. */
+  sweep(): void {
+    this.#leases.sweep()
+    this.#board.sweep()
   }
 
   /** Takes away what was left for the next turn to find. */

@@ -34,6 +34,7 @@ export class KeyPlace implements Place {
   }
 
   async lease(maxTurnMs: number, events: LeaseEvents, patience: WaitOptions & { waitMs: number }): Promise<TurnLease> {
+    this.show()
     const line = { clock: this.#host.clock, board: this.#board, leases: this.#leases }
     const { lease } = await leaseInTurn(line, this.#card, this.#leaseOptions(maxTurnMs, events), patience)
     return new KeyLease(this.#tools, lease, this.#card, this.#board, events)
@@ -61,13 +62,18 @@ export class KeyPlace implements Place {
 
   isElsewhere(): boolean {
     const { requestId } = this.#request
-    return this.#board.list(this.#card.key).filter((card) => card.requestId === requestId && card.state !== 'interrupted').length > 1
+    const cards = this.#board.list(this.#card.key).filter((card) => card.requestId === requestId && card.state !== 'interrupted')
+    return cards.length > (this.#card.path ? 1 : 0)
   }
 
   othersWait(): boolean {
     return this.#board
       .list(this.#card.key)
       .some(({ state, requestId, holder }) => state === 'queued' && requestId !== this.#request.requestId && holder?.verdict !== 'dead')
+  }
+
+  show(): void {
+    this.#card.show()
   }
 
   leave(): void {

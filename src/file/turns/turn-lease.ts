@@ -4,9 +4,9 @@ import type { BegunTurn, EncodedRecord, InputAt, LeaseEvents, RequestFacts, Star
 import type { StoreError } from '../../errors.js'
 import type { AppendOptions, AppendReceipt, StoredRecord } from '../../types.js'
 import type { Lease } from '../lock/lease.js'
+import type { CommitOptions, JobFor } from '../transcripts/append.js'
 import { appendJob } from '../transcripts/append.js'
 import type { Source } from '../transcripts/reading.js'
-import type { CommitOptions, JobFor } from '../transcripts/transcripts.js'
 import { endJob, type Fence, startJob, takeJob, turnLost } from '../transcripts/turn-jobs.js'
 import { readConversation, readInputs } from '../transcripts/turn-reading.js'
 import type { Board, Card } from './board.js'
@@ -30,7 +30,7 @@ export class KeyLease implements TurnLease {
     this.#tools = tools
     this.#lease = lease
     this.#card = card
-    this.#stopWatching = board.watchCard(card, () => {
+    this.#stopWatching = board.pollCard(() => {
       const asked = card.interruption()
       if (asked) events.onInterrupt(asked.by)
     })
