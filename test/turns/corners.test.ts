@@ -21,7 +21,9 @@ describe('an input', () => {
     await eventually(() => inLog(store, 'k', 'b'))
     // Long enough that the input is not in what is read at first.
     await first.turn.append(Array.from({ length: 20 }, (_, at) => said(`${at}${'x'.repeat(10_000)}`)))
+    await other.session('k').append(said('seen'))
     utimesSync(transcriptOf(directory, first.turn.sessionId), new Date(), new Date())
+    await other.session('k').append(said('opened anew'))
     first.go()
     expect((await waiting).value).toEqual([['b'], ['b']])
     expect(eventsOf(directory, first.turn.sessionId).at(-2)).toMatchObject({
@@ -47,7 +49,7 @@ describe('an input', () => {
     await expect(one).rejects.toThrow('gone')
     first.go()
     expect(await two).toMatchObject({ outcome: 'completed', value: ['b'] })
-    expect(textsOf(await store.session('k').tail(9))).toEqual(['b'])
+    expect(await store.runTurn('k', {}, async (turn) => textsOf(await turn.tail(9)))).toMatchObject({ value: ['b'] })
   })
 
   test('that was taken by a turn whose holder was overtaken is answered by its own request, which was in line', async () => {
@@ -290,6 +292,32 @@ describe('close', () => {
 })
 
 describe('a long line', () => {
+  test('is known to whoever reads only the end of the transcript, though not every turn lists who waits', async () => {
+    // F34, F35
+    const { directory, store } = await freshStore()
+    const first = await staying(store, 'k')
+    const order: string[] = []
+    const names = Array.from({ length: 60 }, (_, at) => `m${at}`)
+    const filler = said('x'.repeat(20_000))
+    const waiting = names.map((name) =>
+      store.runTurn('k', { input: said(name) }, async (turn) => {
+        order.push(...(textsOf(turn.inputs) as string[]))
+        await turn.append(filler)
+      }),
+    )
+    await eventually(() => inLog(store, 'k', 'm59'))
+    first.go()
+    await Promise.all(waiting.slice(0, 20))
+    // It comes late, reads the end, and must neither take what others wait to run nor forget it.
+    const late = await opened(directory, { durability: 'process' })
+    const last = late.runTurn('k', { input: said('late') }, async (turn) => [textsOf(turn.inputs), textsOf(await turn.pending())])
+    await Promise.all(waiting)
+    expect((await last).value).toEqual([['late'], []])
+    expect(order).toEqual(names)
+    const lists = eventsOf(directory, first.turn.sessionId).filter((event) => 'pending' in event && Array.isArray(event.pending))
+    expect(lists.length).toBeLessThan(60)
+  })
+
   test('costs each turn the same: hundreds wait, and none of the locks is held for longer than that takes', async () => {
     // F12, F4
     const { store } = await freshStore()
