@@ -134,8 +134,9 @@ export interface LeaseEvents {
 
 /** The right to run a key's turns. One turn after another may be begun under it. */
 export interface TurnLease {
-  /** @throws TURN_LOST  before it began. */
-  begin(request: RequestFacts, records: readonly EncodedRecord[] | undefined): Promise<BegunTurn>
+  /** @param records  its input; not appended when it is in the log already.
+   *  @throws TURN_LOST  before it began · the signal's reason. Nothing was written. */
+  begin(request: RequestFacts, records: readonly EncodedRecord[] | undefined, options?: BeginOptions): Promise<BegunTurn>
   /** Begins a turn for what others have left and nobody waits to run; `nothing` when there is none. */
   beginForLeft(request: RequestFacts): Promise<BegunTurn>
   append(turn: StartedTurn, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt>
@@ -148,6 +149,13 @@ export interface TurnLease {
   end(turn: StartedTurn, request: RequestFacts, ending: TurnEnding): Promise<{ left: number }>
   progress(): void
   release(): Promise<void>
+}
+
+export interface BeginOptions {
+  /** The request has left its input before; default false. */
+  readonly hasLeft?: boolean | undefined
+  /** Whoever has aborted by the time it would be written, has not begun. */
+  readonly signal?: AbortSignal | undefined
 }
 
 /** An input in a log: its request, the seq of its first record, how many records. */

@@ -1,6 +1,6 @@
 /** A turn while it runs: what its function is handed, and who may tell it to stop. */
 import type { AsyncLocalStorage } from 'node:async_hooks'
-import type { EncodedRecord, RequestFacts, StartedTurn, TurnEnding, TurnLease } from '../backend.js'
+import type { EncodedRecord, InputAt, RequestFacts, StartedTurn, TurnEnding, TurnLease } from '../backend.js'
 import type { Clock } from '../clock.js'
 import { StoreError } from '../errors.js'
 import type { AppendOptions, AppendReceipt, StoredRecord, TranscriptRecord, Turn, TurnResult } from '../types.js'
@@ -25,8 +25,10 @@ export class ActiveTurn implements Turn {
   #controller = new AbortController()
   #seqs: number[] = []
   #inputs: readonly StoredRecord[] = []
-  #handedOut = false
+  /** What waited when it began, and has not been handed out. */
+  #waited: readonly InputAt[]
   #interruptedBy: string | undefined
+  #expired = false
   #over = false
 
   constructor(lease: TurnLease, started: StartedTurn, request: RequestFacts, signal: AbortSignal | undefined, tools: TurnTools) {
@@ -35,6 +37,7 @@ export class ActiveTurn implements Turn {
     this.#request = request
     this.#tools = tools
     this.#callers = signal
+    this.#waited = started.left
     this.outer = tools.inside.getStore()
   }
 
@@ -90,9 +93,16 @@ export class ActiveTurn implements Turn {
   }
 
   async pending(): Promise<StoredRecord[]> {
-    const waited = this.#handedOut ? [] : await this.#lease.inputs(this.started, this.started.left)
-    this.#handedOut = true
-    return [...waited, ...(await this.#lease.take(this.started))]
+    const waited = this.#waited
+    this.#waited = []
+    try {
+      // In this order: what has been taken must not be in the hands of a call that fails.
+      const before = await this.#lease.inputs(this.started, waited)
+      return [...before, ...(await this.#lease.take(this.started))]
+    } catch (error) {
+      this.#waited = [...waited, ...this.#waited]
+      throw error
+    }
   }
 
   heartbeat(): void {
@@ -111,12 +121,17 @@ export class ActiveTurn implements Turn {
     return this.#interruptedBy !== undefined
   }
 
+  /** It has gone without progress for too long: its lease is anybody's who wants it. */
+  get expired(): boolean {
+    return this.#expired
+  }
+
   /** Its function runs no more. */
   get isOver(): boolean {
     return this.#over
   }
 
-  /** Runs the function to its end, whatever its signal says meanwhile. Does not reject. */
+  /** Runs the function to its end, whatever its signal says meanwhile; not at all, when that has been aborted before. Does not reject. */
   async run<R>(work: (turn: Turn) => Promise<R> | R): Promise<{ ending: TurnEnding; result: Promise<TurnResult<R>> }> {
     const onAbort = () => this.abort(this.#callers?.reason)
     this.#callers?.addEventListener('abort', onAbort, { once: true })
@@ -124,6 +139,7 @@ export class ActiveTurn implements Turn {
     try {
       const { input } = this.started
       if (input) this.#inputs = await this.#lease.inputs(this.started, [input])
+      this.signal.throwIfAborted()
       const value = await this.#tools.inside.run(this, async () => work(this))
       const outcome = this.interrupted ? 'interrupted' : 'completed'
       return { ending: { outcome, ...asJson(value) }, result: Promise.resolve(this.#result(outcome, value)) }
@@ -162,6 +178,7 @@ export class ActiveTurn implements Turn {
   }
 
   expire(): void {
+    this.#expired = true
     const { key, sessionId, turn, requestId } = this
     this.abort(
       new StoreError('TURN_LOST', `turn ${turn} of ${JSON.stringify(key)} has made no progress for its maxTurnMs.`, {
@@ -182,6 +199,11 @@ function asJson(value: unknown): { value?: unknown } {
   }
 }
 
+/** Whatever was thrown: it may be anything, and may itself throw when it is looked at. */
 function inWords(error: unknown): string {
-  return (error instanceof Error ? `${error.name}: ${error.message}` : String(error)).slice(0, 2_000)
+  try {
+    return (error instanceof Error ? `${error.name}: ${error.message}` : String(error)).slice(0, 2_000)
+  } catch {
+    return 'something that cannot be put into words'
+  }
 }

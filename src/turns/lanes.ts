@@ -93,6 +93,10 @@ export class Lanes {
     this.#lane(name)
   }
 
+  slotsOf(name: string): number {
+    return this.#lane(name).slots
+  }
+
   /** Somebody of this process is inside. */
   isBusy(key: string): boolean {
     return this.#keys.has(key)

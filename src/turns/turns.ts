@@ -7,7 +7,8 @@ import { StoreError } from '../errors.js'
 import type { AppendOptions, TranscriptRecord, TurnResult, TurnStatus, TurnsOptions, WhenBusy } from '../types.js'
 import type { ActiveTurn } from './active-turn.js'
 import { Lanes } from './lanes.js'
-import { Visit, type VisitTools, type Work } from './visit.js'
+import type { VisitTools, Work } from './round.js'
+import { Visit } from './visit.js'
 
 export interface CheckedTurn {
   readonly requestId: string | undefined
@@ -37,11 +38,12 @@ export class Turns {
   #tools: VisitTools
   #lanes: Lanes
   /** Requests that the caller has named, while they are served here: whoever comes with the same one joins. */
-  #serving = new Map<string, Promise<TurnResult<unknown>>>()
-  #visits = new Set<Promise<unknown>>()
+  #serving = new Map<string, Served>()
+  #visits = new Map<Visit<unknown>, Promise<unknown>>()
   #active = new Map<string, ActiveTurn>()
   #background = new Set<Promise<void>>()
   #inside = new AsyncLocalStorage<ActiveTurn>()
+  #stopping = false
 
   constructor(port: TurnPort, lanes: Readonly<Record<string, number>> | undefined, tools: TurnsTools) {
     const clock = tools.clock ?? systemClock
@@ -60,7 +62,9 @@ export class Turns {
         if (turn) this.#active.set(key, turn)
         else this.#active.delete(key)
       },
-      background: (_key, work) => {
+      stopping: () => this.#stopping,
+      interrupt: (key, by) => this.#interrupt(key, by),
+      background: (work) => {
         this.#background.add(work)
         void work.finally(() => this.#background.delete(work))
       },
@@ -68,22 +72,54 @@ export class Turns {
   }
 
   async run<R>(key: string, turn: CheckedTurn, work: Work<R>): Promise<TurnResult<R>> {
-    const { requestId, channelId, lane, whenBusy } = turn
+    const { requestId, channelId, lane, whenBusy, signal } = turn
     this.#lanes.assertLane(lane)
-    turn.signal?.throwIfAborted()
+    signal?.throwIfAborted()
     const name = requestId === undefined ? undefined : JSON.stringify([key, requestId])
-    const serving = name === undefined ? undefined : this.#serving.get(name)
-    if (serving) return join(serving as Promise<TurnResult<R>>, turn.signal)
-    if (whenBusy === 'queue' || whenBusy === 'interrupt') this.#assertOutside(key)
+    const inside = this.#inside.getStore()
+    if (whenBusy === 'queue' || whenBusy === 'interrupt' || this.#serving.has(name ?? '')) assertOutside(inside, key)
+    for (let serving = this.#serving.get(name ?? ''); serving; serving = this.#serving.get(name ?? '')) {
+      const joined = await this.#join(key, serving, turn)
+      if (joined) return joined as TurnResult<R>
+    }
     const request = { requestId: requestId ?? this.#tools.freshId(), given: requestId !== undefined, channelId, lane, whenBusy }
-    const served = new Visit(key, { ...turn, request }, work, this.#tools).serve()
-    this.#visits.add(served)
-    if (name !== undefined) this.#serving.set(name, served)
+    const mayWait = (forWhat: 'key' | 'lane') =>
+      forWhat === 'key' ? assertOutside(inside, key) : assertRoom(inside, lane, this.#lanes.slotsOf(lane))
+    const visit = new Visit(key, { ...turn, request, mayWait }, work, this.#tools)
+    const served = visit.serve()
+    this.#visits.set(visit, served)
+    if (name !== undefined) this.#serving.set(name, { served, signal })
     try {
       return await served
     } finally {
-      this.#visits.delete(served)
+      this.#visits.delete(visit)
       if (name !== undefined) this.#serving.delete(name)
+    }
+  }
+
+  /** The same request, once more, while the first one is served: its result, or its error; undefined when its caller has given up, and this
+   *  one has to see to it himself. */
+  async #join(key: string, { served, signal }: Served, turn: CheckedTurn): Promise<TurnResult<unknown> | undefined> {
+    const over = new AbortController()
+    const { promise: stop, end } = stopping(turn.signal)
+    let gaveUp = false
+    const first = served.catch((error: unknown) => {
+      gaveUp = signal?.aborted === true
+      throw error
+    })
+    const late = this.#tools.clock.sleep(turn.waitMs, over.signal).then((): never | undefined => {
+      if (over.signal.aborted) return undefined
+      throw waitedInVain(key, turn)
+    })
+    late.catch(nothing)
+    try {
+      return asDuplicate((await Promise.race([first, stop, late])) as TurnResult<unknown>)
+    } catch (error) {
+      if (gaveUp && !turn.signal?.aborted) return undefined
+      throw error
+    } finally {
+      over.abort(null)
+      end()
     }
   }
 
@@ -91,18 +127,26 @@ export class Turns {
     return this.#port.list(options)
   }
 
-  async interrupt(key: string): Promise<boolean> {
-    const here = this.#active.get(key)
-    here?.interrupt('a call of interrupt')
-    return here !== undefined || this.#port.interrupt(key, 'a call of interrupt')
+  interrupt(key: string): Promise<boolean> {
+    return this.#interrupt(key, 'a call of interrupt')
   }
 
-  /** Refuses new ones and those in line, waits for the active ones; then aborts them, and waits for them to settle.
+  /** One of ours that has been told to stop may have been overtaken, and the one that is active may be another's. */
+  async #interrupt(key: string, by: string): Promise<boolean> {
+    const here = this.#active.get(key)
+    if (!here || here.signal.aborted) return this.#port.interrupt(key, by)
+    here.interrupt(by)
+    return true
+  }
+
+  /** Refuses new ones and all that wait, waits for the active ones; then aborts them, and waits for them to settle.
    *  @throws TURN_BUSY  naming those that still run. */
   async close(waitMs: number): Promise<void> {
-    await this.#lanes.close(waitMs)
-    if (this.#active.size > 0) {
+    for (const visit of this.#visits.keys()) visit.refuse(closedError())
+    const inside = await this.#lanes.close(waitMs)
+    if (inside.length > 0) {
       const reason = new StoreError('STORE_CLOSED', 'the store is being closed.', { hint: 'What the turn has appended stands.' })
+      this.#stopping = true
       for (const turn of this.#active.values()) turn.abort(reason)
       await this.#lanes.close(settleMs)
     }
@@ -116,40 +160,69 @@ export class Turns {
           hint: 'New calls are refused. Let their functions heed turn.signal, then close again.',
         },
       )
-    await Promise.all([...this.#background, ...this.#visits].map((work) => work.then(nothing, nothing)))
-  }
-
-  /** A turn that waits for a turn of its own key waits for itself (F5, F38). */
-  #assertOutside(key: string): void {
-    for (let turn = this.#inside.getStore(); turn; turn = turn.outer) {
-      if (turn.key !== key || turn.isOver) continue
-      throw new StoreError(
-        'TURN_BUSY',
-        `runTurn was called from inside turn ${turn.turn} of the same key ${JSON.stringify(key)}, and would wait for itself.`,
-        {
-          retryable: false,
-          details: { key, turn: turn.turn, requestId: turn.requestId },
-          hint: "Nothing was written. Use the turn that is there (turn.append), or leave the message for it with whenBusy 'coalesce'.",
-        },
-      )
-    }
+    await Promise.all([...this.#background, ...this.#visits.values()].map((work) => work.then(nothing, nothing)))
   }
 }
 
-/** The same request, once more, while the first one is served: its result, or its error. */
-async function join<R>(serving: Promise<TurnResult<R>>, signal: AbortSignal | undefined): Promise<TurnResult<R>> {
-  if (!signal) return asDuplicate(await serving)
-  let stop = nothing
-  const aborted = new Promise<never>((_, reject) => {
-    const onAbort = () => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    stop = () => signal.removeEventListener('abort', onAbort)
-  })
-  try {
-    return asDuplicate(await Promise.race([serving, aborted]))
-  } finally {
-    stop()
+interface Served {
+  readonly served: Promise<TurnResult<unknown>>
+  /** Of its caller. */
+  readonly signal: AbortSignal | undefined
+}
+
+/** A turn that waits for a turn of its own key waits for itself (F5, F38). */
+function assertOutside(inside: ActiveTurn | undefined, key: string): void {
+  for (let turn = inside; turn; turn = turn.outer) {
+    if (turn.key !== key || turn.isOver) continue
+    throw new StoreError(
+      'TURN_BUSY',
+      `runTurn was called from inside turn ${turn.turn} of the same key ${JSON.stringify(key)}, and would wait for itself.`,
+      {
+        retryable: false,
+        details: { key, turn: turn.turn, requestId: turn.requestId },
+        hint: "Nothing was written. Use the turn that is there (turn.append), or leave the message for it with whenBusy 'coalesce'.",
+      },
+    )
   }
+}
+
+/** One that waits for a slot, inside turns that hold every slot there is, waits for itself, too. */
+function assertRoom(inside: ActiveTurn | undefined, lane: string, slots: number): void {
+  let held = 0
+  for (let turn = inside; turn; turn = turn.outer) if (turn.lane === lane && !turn.isOver) held++
+  if (held < slots) return
+  throw new StoreError(
+    'LANE_FULL',
+    `runTurn was called from inside ${held} turns of the lane ${lane}, which has ${slots} slots, and would wait for itself.`,
+    {
+      retryable: false,
+      details: { lane, slots },
+      hint: "Its function was not run. Give turns that run inside others a lane of their own (the option `lane`, the store's option `lanes`).",
+    },
+  )
+}
+
+function closedError(): StoreError {
+  return new StoreError('STORE_CLOSED', 'the store has been closed.', { hint: 'Its function was not run. Open the store again.' })
+}
+
+function waitedInVain(key: string, { requestId, waitMs }: CheckedTurn): StoreError {
+  return new StoreError('TURN_BUSY', `waited ${waitMs} ms for request ${requestId} of ${JSON.stringify(key)}, which is being served.`, {
+    details: { key, requestId, waitMs },
+    hint: 'Its function was not run for this call. Ask again with the same requestId, or wait longer.',
+  })
+}
+
+/** Rejects with the signal's reason; `end` stops listening. */
+function stopping(signal: AbortSignal | undefined): { promise: Promise<never>; end(): void } {
+  let end = nothing
+  const promise = new Promise<never>((_, reject) => {
+    const onAbort = () => reject(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    end = () => signal?.removeEventListener('abort', onAbort)
+  })
+  promise.catch(nothing)
+  return { promise, end: () => end() }
 }
 
 function asDuplicate<R>(result: TurnResult<R>): TurnResult<R> {

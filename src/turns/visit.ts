@@ -1,30 +1,26 @@
 /** One request on its way through a conversation: in at the key's lane and its lease, through a slot of the global lane, one turn, out.
  *
- *  1 the key's line and its lease      idle: at once. Busy: as `whenBusy` says; the input is in the log before anything is waited for
- *  2 a slot of the lane
- *  3 the start, in the log             takes the inputs it answers; says so when the request was answered before
- *  4 the function                      its signal aborts when the turn is not its own any more; nothing frees slot or lease before it settles
- *  5 the end, in the log               what others have left meanwhile is answered by another turn, before anybody else is let in
- *  6 everything given back             structurally: whatever throws, wherever */
-import type { BegunTurn, EncodedRecord, LeaseEvents, LeftInput, Place, RequestFacts, StartedTurn, TurnLease, TurnPort } from '../backend.js'
+ *  1 a place in the key's line         before anything is waited for: requests go in the order in which they were made
+ *  2 the key's lease                   idle: at once. Busy: as `whenBusy` says; the input is in the log before anything is waited for
+ *  3 a slot of the lane                the lease is kept alive meanwhile
+ *  4 the start, in the log             takes the inputs it answers; says so when the request was answered before
+ *  5 the function, and its end         round.ts; nothing frees slot, lease or key before it settles
+ *  6 everything given back             in the reverse order; whatever throws, wherever */
+import type {
+  BegunTurn,
+  EarlierRequest,
+  EncodedRecord,
+  LeaseEvents,
+  LeftInput,
+  Place,
+  RequestFacts,
+  StartedTurn,
+  TurnLease,
+} from '../backend.js'
 import { isStoreError, StoreError } from '../errors.js'
-import type { Turn, TurnResult } from '../types.js'
-import { ActiveTurn, type TurnTools } from './active-turn.js'
-import type { Lanes, Leave } from './lanes.js'
-
-export type Work<R> = (turn: Turn) => Promise<R> | R
-
-export interface VisitTools extends TurnTools {
-  readonly port: TurnPort
-  readonly lanes: Lanes
-  freshId(): string
-  /** The turn of this process that is active on the key. */
-  active(key: string): ActiveTurn | undefined
-  activate(key: string, turn: ActiveTurn | undefined): void
-  /** What goes on after the caller has its answer. */
-  background(key: string, work: Promise<void>): void
-  report(message: Readonly<Record<string, unknown>>): void
-}
+import type { TurnResult } from '../types.js'
+import type { Leave } from './lanes.js'
+import { Round, type VisitTools, type Work } from './round.js'
 
 export interface VisitOptions {
   readonly request: RequestFacts
@@ -32,174 +28,248 @@ export interface VisitOptions {
   readonly maxTurnMs: number
   readonly waitMs: number
   readonly signal: AbortSignal | undefined
+  /** Throws when it was asked for from inside a turn that it would have to wait for. */
+  readonly mayWait: (forWhat: 'key' | 'lane') => void
 }
 
-/** What is held for a turn, and has to be given back. */
-interface Holding {
-  readonly lease: TurnLease
-  release(): Promise<void>
-}
+/** How soon a turn that is just beginning is looked for again by whoever wants to interrupt it. */
+const interruptAgainMs = 20
 
 export class Visit<R> {
   readonly #key: string
   readonly #options: VisitOptions
-  readonly #work: Work<R>
   readonly #tools: VisitTools
   readonly #place: Place
+  readonly #round: Round<R>
   readonly #deadlineMs: number
   /** For the lanes, which tell others by it who is ahead. */
   readonly #about: Record<string, unknown>
-  #turn: ActiveTurn | undefined
+  /** Aborts what it waits for: by its caller's signal, or because the store is closed. */
+  readonly #over = new AbortController()
+  /** Aborts when it waits no more, for whatever reason. */
+  readonly #waited = new AbortController()
+  /** What has to be given back, last first. */
+  readonly #held: (() => void | Promise<void>)[] = []
+  #lease: TurnLease | undefined
   #left: LeftInput | undefined
-  #kept = false
+  #begun = false
 
   constructor(key: string, options: VisitOptions, work: Work<R>, tools: VisitTools) {
     this.#key = key
     this.#options = options
-    this.#work = work
     this.#tools = tools
     const { requestId, channelId, lane } = options.request
     this.#about = { key, requestId, channelId, lane }
     this.#deadlineMs = tools.clock.monotonicMs() + options.waitMs
     this.#place = tools.port.enlist(key, options.request)
+    this.#held.push(() => this.#place.leave())
+    this.#round = new Round(key, work, tools, () => this.#place.othersWait())
+  }
+
+  /** Whoever waits, waits no more; a turn that has begun is not touched. */
+  refuse(reason: unknown): void {
+    this.#over.abort(reason)
   }
 
   async serve(): Promise<TurnResult<R>> {
+    const { signal, request } = this.#options
+    const onAbort = () => this.refuse(signal?.reason)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    if (signal?.aborted) onAbort()
     try {
-      const atOnce = await this.#atOnce()
-      if (atOnce) return await this.#run(atOnce, this.#left ? undefined : this.#options.records)
-      const settled = await this.#whileBusy()
-      if (settled) return settled
-      return await this.#run(await this.#whenFree(), this.#left ? undefined : this.#options.records)
+      const begun = await this.#getIn()
+      return 'result' in begun ? begun.result : await this.#round.run(begun.lease, begun.turn, request, signal)
     } catch (error) {
       throw await this.#givenUp(error)
     } finally {
-      if (!this.#kept) this.#place.leave()
+      signal?.removeEventListener('abort', onAbort)
+      this.#waited.abort(null)
+      if (this.#round.left) this.#tools.background(this.#answerTheRest())
+      else await this.#giveBack()
     }
   }
 
-  // — 1 and 2: in —
+  // — in —
 
-  /** Key, lease and slot, when nobody has to be waited for. */
-  async #atOnce(): Promise<Holding | undefined> {
-    const { lanes } = this.#tools
-    if (lanes.isBusy(this.#key)) return undefined
-    const leaveKey = await lanes.enterKey(this.#key, this.#entering(0))
-    const lease = await this.#orLeave(this.#place.tryLease(this.#options.maxTurnMs, this.#events), leaveKey)
-    if (!lease) {
-      leaveKey()
-      return undefined
+  async #getIn(): Promise<{ lease: TurnLease; turn: StartedTurn } | { result: TurnResult<R> }> {
+    const idle = !this.#tools.lanes.isBusy(this.#key)
+    const entered = this.#getInLine()
+    if (!(idle && (await entered) && (await this.#tryLease()))) {
+      const result = await this.#whileBusy()
+      if (result) return { result }
+      await entered
     }
-    return this.#slot(lease, leaveKey)
-  }
-
-  async #whenFree(): Promise<Holding> {
-    const leaveKey = await this.#tools.lanes.enterKey(this.#key, this.#entering())
-    const { signal, maxTurnMs } = this.#options
-    const lease = await this.#orLeave(this.#place.lease(maxTurnMs, this.#events, { signal, waitMs: this.#leftMs() }), leaveKey)
-    return this.#slot(lease, leaveKey)
-  }
-
-  async #slot(lease: TurnLease, leaveKey: Leave): Promise<Holding> {
-    const giveBack = async () => {
-      try {
-        await lease.release()
-      } finally {
-        leaveKey()
-      }
-    }
-    try {
+    for (;;) {
+      const lease = this.#lease ?? (await this.#waitForLease())
       const leaveLane = await this.#laneSlot(lease)
-      return {
-        lease,
-        release: () => {
-          leaveLane()
-          return giveBack()
-        },
-      }
-    } catch (error) {
-      await giveBack()
-      throw error
+      this.#held.push(leaveLane)
+      const begun = await this.#begin(lease)
+      if (begun?.kind === 'started') return { lease, turn: begun }
+      if (begun) return { result: await this.#answered(begun) }
+      leaveLane()
+      await this.#letGoOfLease()
     }
   }
 
-  /** The input is in the log before a full lane is waited for. */
+  /** The place is taken when this returns; what it returns resolves when it is this request's turn. */
+  #getInLine(): Promise<Leave> {
+    const out = new AbortController()
+    const onOver = () => out.abort(this.#over.signal.reason)
+    this.#over.signal.addEventListener('abort', onOver, { once: true })
+    if (this.#over.signal.aborted) onOver()
+    const entered = this.#tools.lanes.enterKey(this.#key, { ...this.#entering(), signal: out.signal })
+    const left = entered.then(
+      (leave) => leave,
+      () => nothing,
+    )
+    this.#held.push(async () => {
+      out.abort(null)
+      const leave = await left
+      leave()
+    })
+    return entered
+  }
+
+  async #tryLease(): Promise<TurnLease | undefined> {
+    return this.#keep(await this.#place.tryLease(this.#options.maxTurnMs, this.#events))
+  }
+
+  async #waitForLease(): Promise<TurnLease> {
+    const wait = { signal: this.#over.signal, waitMs: this.#leftMs() }
+    return this.#keep(await this.#place.lease(this.#options.maxTurnMs, this.#events, wait))
+  }
+
+  #keep<L extends TurnLease | undefined>(lease: L): L {
+    this.#lease = lease
+    this.#held.push(() => this.#letGoOfLease())
+    return lease
+  }
+
+  async #letGoOfLease(): Promise<void> {
+    const lease = this.#lease
+    this.#lease = undefined
+    await lease?.release()
+  }
+
+  /** The input is in the log before a full lane is waited for, and the lease is not lost over it. */
   async #laneSlot(lease: TurnLease): Promise<Leave> {
     const { lanes } = this.#tools
-    const { lane, whenBusy } = this.#options.request
+    const { request, mayWait } = this.#options
     try {
-      return await lanes.enterLane(lane, this.#entering(0))
+      return await lanes.enterLane(request.lane, this.#entering(0))
     } catch (error) {
-      if (!isStoreError(error, 'LANE_FULL') || whenBusy === 'reject') throw error
+      if (!isStoreError(error, 'LANE_FULL') || request.whenBusy === 'reject') throw error
     }
-    await this.#leaveInput()
-    // Waiting for a slot is no lack of progress: the key is not anybody else's meanwhile.
-    const beat = setInterval(() => lease.progress(), this.#options.maxTurnMs / 4)
+    mayWait('lane')
+    const waited = new AbortController()
+    void this.#keepAlive(lease, waited.signal)
     try {
-      return await lanes.enterLane(lane, this.#entering())
+      await this.#leaveInput()
+      return await lanes.enterLane(request.lane, this.#entering())
     } finally {
-      clearInterval(beat)
+      waited.abort(null)
     }
   }
 
-  async #orLeave<T>(work: Promise<T>, leaveKey: Leave): Promise<T> {
+  async #keepAlive(lease: TurnLease, until: AbortSignal): Promise<void> {
+    while (!until.aborted) {
+      await this.#tools.clock.sleep(this.#options.maxTurnMs / 8, until)
+      lease.progress()
+    }
+  }
+
+  /** undefined when the lease was lost on the way: then it is waited for anew. */
+  async #begin(lease: TurnLease): Promise<BegunTurn | undefined> {
+    const { request, records } = this.#options
     try {
-      return await work
+      const begun = await lease.begin(request, records, { hasLeft: this.#left !== undefined, signal: this.#over.signal })
+      this.#begun = true
+      return begun
     } catch (error) {
-      leaveKey()
-      throw error
+      if (!isStoreError(error, 'TURN_LOST')) throw error
+      if (request.whenBusy === 'reject') throw this.#busy()
+      return undefined
     }
   }
 
   #entering(waitMs = this.#leftMs()) {
-    return { waitMs, signal: this.#options.signal, about: this.#about }
+    return { waitMs, signal: this.#over.signal, about: this.#about }
   }
 
   #leftMs(): number {
-    return Math.max(1, this.#deadlineMs - this.#tools.clock.monotonicMs())
+    return Math.max(1, Math.ceil(this.#deadlineMs - this.#tools.clock.monotonicMs()))
   }
 
-  /** Somebody else is in. The result, when there is nothing to wait for; undefined to get in line. */
+  // — while somebody else is in —
+
+  /** The result, when there is nothing to wait for; undefined to wait. */
   async #whileBusy(): Promise<TurnResult<R> | undefined> {
-    const { request, signal } = this.#options
-    const { port } = this.#tools
-    if (request.whenBusy === 'reject') {
-      const earlier = request.given ? await port.find(this.#key, request, { signal }) : undefined
-      if (earlier?.state === 'completed') return this.#duplicate(earlier)
-      // The request itself is what is active: then it is waited for, not refused.
-      if (earlier?.state !== 'active' && !this.#place.isElsewhere()) throw this.#busy()
-      return undefined
-    }
+    const { request, mayWait } = this.#options
+    const settled = request.whenBusy === 'reject' ? await this.#rejected() : await this.#leftBehind()
+    if (settled) return settled
+    mayWait('key')
+    this.#place.show()
+    return undefined
+  }
+
+  async #rejected(): Promise<TurnResult<R> | undefined> {
+    const { request } = this.#options
+    const earlier = request.given ? await this.#tools.port.find(this.#key, request, { signal: this.#over.signal }) : undefined
+    if (earlier?.state === 'completed') return this.#duplicate(earlier)
+    // The request itself is what is active: then it is waited for, not refused.
+    if (earlier?.state !== 'active' && !this.#place.isElsewhere()) throw this.#busy()
+    return undefined
+  }
+
+  async #leftBehind(): Promise<TurnResult<R> | undefined> {
+    const { given, whenBusy } = this.#options.request
+    // Asked first: whoever else has left the same input may take it back, as long as he is there.
+    const alone = whenBusy === 'coalesce' && !(given && this.#place.isElsewhere())
     const left = await this.#leaveInput()
     if (left?.earlier?.state === 'completed') return this.#duplicate(left.earlier)
-    if (request.whenBusy === 'coalesce' && left) return this.#coalesced(left)
-    if (request.whenBusy === 'interrupt') await this.#interrupt()
+    if (left && whenBusy === 'coalesce') return this.#coalesced(left, alone)
+    if (whenBusy === 'interrupt') await this.#interrupt()
     return undefined
   }
 
   async #leaveInput(): Promise<LeftInput | undefined> {
-    const { records, request, signal } = this.#options
-    if (!records || this.#left) return this.#left
+    const { records, request } = this.#options
     // Seen first: an input that nobody waits with is anybody's.
     this.#place.show()
-    this.#left = await this.#tools.port.leaveInput(this.#key, records, request, { signal })
+    if (!records || this.#left) return this.#left
+    this.#left = await this.#tools.port.leaveInput(this.#key, records, request, { signal: this.#over.signal })
     return this.#left
   }
 
   /** Left for the active turn, if there is one behind the input in the log, and whoever has begun it still has the lease: he answers what
    *  he finds pending at its end. Else this request runs the next turn. */
-  #coalesced({ active, earlier, sessionId, seqs }: LeftInput): TurnResult<R> | undefined {
+  #coalesced({ active, earlier, sessionId, seqs }: LeftInput, alone: boolean): TurnResult<R> | undefined {
     if (!active || this.#place.holder()?.token !== active.lease) return undefined
-    if (earlier && earlier.state !== 'pending' && !(earlier.state === 'taken' && earlier.turn === active.turn)) return undefined
+    const waits = !earlier || (earlier.state === 'pending' && alone)
+    if (!waits && !(earlier?.state === 'taken' && earlier.turn === active.turn)) return undefined
     const { requestId } = this.#options.request
     return { outcome: 'coalesced', turn: active.turn, sessionId, requestId, attempt: 0, seqs, value: undefined }
   }
 
+  /** A turn that is just beginning cannot hear it yet: it is told when it has begun. */
   async #interrupt(): Promise<void> {
-    const { requestId } = this.#options.request
-    const here = this.#tools.active(this.#key)
-    if (here) here.interrupt(`request ${requestId}`)
-    else await this.#tools.port.interrupt(this.#key, `request ${requestId}`)
+    const by = `request ${this.#options.request.requestId}`
+    const token = this.#place.holder()?.token
+    if (!(await this.#tools.interrupt(this.#key, by))) void this.#interruptWhenBegun(token, by)
+  }
+
+  async #interruptWhenBegun(first: number | undefined, by: string): Promise<void> {
+    const { clock, interrupt, report } = this.#tools
+    try {
+      for (let token = first; ; ) {
+        await clock.sleep(interruptAgainMs, this.#waited.signal)
+        const now = this.#waited.signal.aborted ? undefined : this.#place.holder()?.token
+        token ??= now
+        if (this.#waited.signal.aborted || now !== token || (await interrupt(this.#key, by))) return
+      }
+    } catch (error) {
+      report({ event: 'interrupt-failed', ...this.#about, error })
+    }
   }
 
   #busy(): StoreError {
@@ -216,22 +286,7 @@ export class Visit<R> {
     })
   }
 
-  // — 3 to 5: the turn —
-
-  async #run(holding: Holding, records: readonly EncodedRecord[] | undefined): Promise<TurnResult<R>> {
-    let keep = false
-    try {
-      holding.lease.progress()
-      const begun = await holding.lease.begin(this.#options.request, records)
-      if (begun.kind !== 'started') return await this.#answered(begun)
-      const { result, left } = await this.#turnOf(holding.lease, begun, this.#options.request, this.#options.signal)
-      keep = left > 0
-      if (keep) this.#answerTheRest(holding)
-      return await result
-    } finally {
-      if (!keep) await this.#release(holding)
-    }
-  }
+  // — out —
 
   /** A request that needed no turn: its result, and this visit is over. */
   async #answered(begun: Exclude<BegunTurn, StartedTurn>): Promise<TurnResult<R>> {
@@ -242,95 +297,50 @@ export class Visit<R> {
     return { outcome: 'coalesced', turn, sessionId, requestId, attempt, seqs: this.#left?.seqs ?? [], value: undefined }
   }
 
-  async #duplicate({
-    sessionId,
-    turn,
-    attempt,
-    endSeq,
-  }: {
-    sessionId: string
-    turn: number
-    attempt: number
-    endSeq: number
-  }): Promise<TurnResult<R>> {
+  async #duplicate({ sessionId, turn, attempt, endSeq }: Omit<EarlierRequest, 'state'>): Promise<TurnResult<R>> {
     const value = (await this.#tools.port.valueOf(sessionId, endSeq)) as R | undefined
     const { requestId } = this.#options.request
     return { outcome: 'duplicate', turn, sessionId, requestId, attempt, seqs: this.#left?.seqs ?? [], value }
   }
 
-  /** Runs the function and writes down how it ended. `result` is settled; it rejects with what the function threw. */
-  async #turnOf(
-    lease: TurnLease,
-    begun: StartedTurn,
-    request: RequestFacts,
-    signal: AbortSignal | undefined,
-  ): Promise<{ result: Promise<TurnResult<R>>; left: number }> {
-    const turn = new ActiveTurn(lease, begun, request, signal, this.#tools)
-    this.#turn = turn
-    this.#tools.activate(this.#key, turn)
-    this.#tools.report({ event: 'started', ...turn.about })
+  /** The caller has his answer meanwhile. */
+  async #answerTheRest(): Promise<void> {
     try {
-      const { ending, result } = await turn.run(this.#work)
-      // Nobody may be told how it ended before that is in the log.
-      result.catch(() => {})
-      const { left } = await lease.end(begun, request, ending)
-      this.#tools.report({ event: ending.outcome, ...turn.about })
-      // Whoever has interrupted it goes next, and takes what is left.
-      return { result, left: turn.interrupted && this.#place.othersWait() ? 0 : left }
+      await this.#round.answerTheRest(() => this.#leaseForMore(), this.#options.request)
     } catch (error) {
-      this.#tools.report({ event: 'lost', ...turn.about, error })
-      throw error
+      this.#tools.report({ event: 'left-unanswered', ...this.#about, error })
     } finally {
-      this.#turn = undefined
-      this.#tools.activate(this.#key, undefined)
-      turn.settled()
+      await this.#giveBack()
     }
   }
 
-  /** F34: what came between the last `pending()` and the end is not stranded. The caller has its answer meanwhile. */
-  #answerTheRest(holding: Holding): void {
-    this.#kept = true
-    const { lane, channelId } = this.#options.request
-    const answer = async () => {
+  /** One that has expired would not be ours for as long as a turn may take. */
+  async #leaseForMore(): Promise<TurnLease | undefined> {
+    if (!this.#round.expired) return this.#lease
+    await this.#letGoOfLease()
+    return this.#tryLease()
+  }
+
+  async #giveBack(): Promise<void> {
+    for (let back = this.#held.pop(); back; back = this.#held.pop()) {
       try {
-        for (let left = 1; left > 0; ) {
-          const request: RequestFacts = { requestId: this.#tools.freshId(), given: false, lane, channelId, whenBusy: 'queue' }
-          const begun = await holding.lease.beginForLeft(request)
-          if (begun.kind !== 'started') return
-          const turn = await this.#turnOf(holding.lease, begun, request, undefined)
-          await turn.result.catch(() => {}) // It is in the log, and has been reported.
-          left = turn.left
-        }
+        await back()
       } catch (error) {
-        this.#tools.report({ event: 'left-unanswered', ...this.#about, error })
-      } finally {
-        await this.#release(holding)
-        this.#place.leave()
+        // The lease is another's or expires; what was committed stands.
+        this.#tools.report({ event: 'release-failed', ...this.#about, error })
       }
     }
-    this.#tools.background(this.#key, answer())
   }
-
-  async #release(holding: Holding): Promise<void> {
-    try {
-      await holding.release()
-    } catch (error) {
-      // The lease is another's or expires; what was committed stands.
-      this.#tools.report({ event: 'release-failed', ...this.#about, error })
-    }
-  }
-
-  // — the ways out —
 
   readonly #events: LeaseEvents = {
-    onLost: (reason) => this.#turn?.abort(reason),
-    onExpired: () => this.#turn?.expire(),
-    onInterrupt: (by) => this.#turn?.interrupt(by),
+    onLost: (reason) => this.#round.active?.abort(reason),
+    onExpired: () => this.#round.active?.expire(),
+    onInterrupt: (by) => this.#round.active?.interrupt(by),
   }
 
   /** An input whose caller has gone before any turn took it, goes too: it never runs later (F41). */
   async #givenUp(error: unknown): Promise<unknown> {
-    if (!this.#left || this.#left.earlier || this.#kept) return error
+    if (this.#begun || !this.#left || this.#left.earlier) return error
     try {
       await this.#tools.port.withdrawInput(this.#key, this.#options.request)
       return error
@@ -348,3 +358,5 @@ function asUnknown(error: StoreError): StoreError {
     hint: 'The input is in the transcript, and the next turn may take it. Try again with the same requestId.',
   })
 }
+
+function nothing(): void {}

@@ -46,7 +46,8 @@ export interface SystemPart {
 /** One that no turn has taken; 1 at the end: the request id was the caller's own. */
 export type PendingInput = readonly [request: string, seq: number, count: number, when: WhenBusy, given: 0 | 1]
 
-/** What became of a turn. Whoever reads the last start or end knows, without what is before it, who is active and what is pending. */
+/** What became of a turn. Whoever reads the last start or end that lists what is pending, and what follows it, knows who is active and what
+ *  is pending, without what is before it. */
 export type TurnEvent =
   | {
       readonly event: 'start'
@@ -60,7 +61,8 @@ export type TurnEvent =
       /** Epoch ms. */
       readonly at: number
       readonly takes?: readonly InputAt[]
-      readonly pending?: readonly PendingInput[]
+      /** All that no turn has taken, nothing for none; else, how many: then an earlier one has the list. */
+      readonly pending?: readonly PendingInput[] | number
       /** Fencing token of the lease under which it began. */
       readonly lease: number
       /** The turn that was active and whose holder is no more. */
@@ -79,7 +81,7 @@ export type TurnEvent =
       readonly value?: unknown
       /** What it threw, in words. */
       readonly error?: string
-      readonly pending?: readonly PendingInput[]
+      readonly pending?: readonly PendingInput[] | number
     }
 
 export type TurnOutcome = 'completed' | 'failed' | 'interrupted'

@@ -18,6 +18,9 @@ export interface Fence {
   stands(): boolean
 }
 
+/** One look at who is in line: whether somebody alive still waits to run a request himself. */
+export type Waiting = () => (request: string) => boolean
+
 export interface Beginning {
   readonly request: RequestFacts
   /** The input, when it is not in the log yet. */
@@ -25,8 +28,11 @@ export interface Beginning {
   readonly stands: () => boolean
   /** Fencing token of the lease. */
   readonly lease: number
-  /** Whether somebody alive still waits to run this request himself. */
-  readonly waits: (request: string) => boolean
+  readonly waiting: Waiting
+  /** It has left its input before: then there is something to be found, however long ago. */
+  readonly hasLeft: boolean
+  /** Its caller has given up. Asked last, before it is written. */
+  readonly abandoned: () => unknown
   /** Only to answer what others have left: without any, nothing is begun. */
   readonly onlyForLeft: boolean
   readonly nowMs: () => number
@@ -64,6 +70,8 @@ export function inputJob(
     run: () => {
       const turns = request.given ? transcript.requests : transcript.turns
       earlier = request.given ? turns.request(request.requestId) : undefined
+      // It came to nothing, and its input, if it had any, is in a session that is closed.
+      if (earlier && isOver(earlier) && !ownInput(earlier, sessionId)) earlier = undefined
       active = turns.active
       return earlier ? [] : inputBodies(records, request)
     },
@@ -99,7 +107,7 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
     solo: true,
     run: () => {
       const turns = given ? transcript.requests : transcript.turns
-      const known = turns.request(requestId)
+      const known = turns.request(requestId) ?? (beginning.hasLeft ? transcript.requests.request(requestId) : undefined)
       const over = answered(turns, known)
       if (over) {
         begun = over
@@ -107,13 +115,15 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
       }
       const own: InputAt | undefined = ownInput(known, sessionId) ?? (records && [requestId, transcript.batch.next, records.length])
       const fresh = own !== undefined && own[1] === transcript.batch.next
-      const left = [...turns.pending.values()].filter(([id, , , when]) => id !== requestId && (when === 'coalesce' || !beginning.waits(id)))
+      const left = anybodys(turns, beginning.waiting, requestId)
       if (beginning.onlyForLeft && left.length === 0) {
         begun = { kind: 'nothing' }
         return []
       }
       const taken = new Set([requestId, ...left.map(([id]) => id)])
       const takes = [...left.map(inputAt), ...(own && (fresh || turns.pending.has(requestId)) ? [own] : [])]
+      const abandoned = beginning.abandoned()
+      if (abandoned !== undefined) throw abandoned
       if (!beginning.stands()) throw turnLost({ key, sessionId, turn: turns.last + 1 }, 'its lease was taken over before it began')
       const attempt = (known?.attempt ?? 0) + 1
       begun = { kind: 'started', key, sessionId, turn: turns.last + 1, attempt, input: own, inputIsNew: fresh, left: left.map(inputAt) }
@@ -129,7 +139,7 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
           at: beginning.nowMs(),
           lease: beginning.lease,
           ...(takes.length > 0 && { takes }),
-          ...pendingPart([...turns.pending.values()].filter(([id]) => !taken.has(id))),
+          ...turns.pendingPart([...turns.pending.values()].filter(([id]) => !taken.has(id))),
           ...(turns.active && { interrupted: turns.active.n }),
         },
       })
@@ -148,9 +158,20 @@ function answered(turns: TurnLog, known: KnownRequest | undefined): BegunTurn | 
   const { sessionId, turn, attempt, endSeq } = known
   if (known.state === 'completed') return { kind: 'answered', sessionId, turn, attempt, endSeq }
   // Its input went into somebody else's turn. When that one came to nothing, it is begun anew.
-  if (known.state === 'taken' && turns.outcomeOf(turn) !== 'failed' && turns.outcomeOf(turn) !== 'interrupted')
+  if (known.state === 'taken' && !turns.cameToNothing(turn))
     return { kind: 'coalesced', sessionId, turn, attempt, endSeq: known.seq + known.count - 1 }
   return undefined
+}
+
+function isOver({ state }: KnownRequest): boolean {
+  return state === 'failed' || state === 'interrupted'
+}
+
+/** The inputs that are for whoever has the turn: those that were left for it, and those whose callers are gone. */
+function anybodys({ pending }: TurnLog, waiting: Waiting, except?: string): PendingInput[] {
+  if (pending.size === 0) return []
+  const waits = waiting()
+  return [...pending.values()].filter(([id, , , when]) => id !== except && (when === 'coalesce' || !waits(id)))
 }
 
 function ownInput(known: KnownRequest | undefined, sessionId: string): InputAt | undefined {
@@ -158,12 +179,7 @@ function ownInput(known: KnownRequest | undefined, sessionId: string): InputAt |
 }
 
 /** Hands the active turn what others have left for it since. */
-export function takeJob(
-  transcript: Transcript,
-  fence: Fence,
-  waits: (request: string) => boolean,
-  nowMs: () => number,
-): Job<readonly InputAt[]> {
+export function takeJob(transcript: Transcript, fence: Fence, waiting: Waiting, nowMs: () => number): Job<readonly InputAt[]> {
   let takes: InputAt[] = []
   return {
     about: { key: fence.key, sessionId: fence.sessionId, turn: fence.turn },
@@ -171,7 +187,7 @@ export function takeJob(
     solo: true,
     run: () => {
       assertActive(transcript, fence)
-      takes = [...transcript.turns.pending.values()].filter(([id, , , when]) => when === 'coalesce' || !waits(id)).map(inputAt)
+      takes = anybodys(transcript.turns, waiting).map(inputAt)
       return takes.length > 0 ? [systemBody({ turn: { event: 'take', n: fence.turn, at: nowMs(), takes } })] : []
     },
     result: () => takes,
@@ -199,7 +215,7 @@ export function endJob(
   fence: Fence,
   request: RequestFacts,
   ending: TurnEnding,
-  waits: (request: string) => boolean,
+  waiting: Waiting,
   nowMs: () => number,
 ): Job<{ left: number }> {
   let left = 0
@@ -210,7 +226,7 @@ export function endJob(
     run: () => {
       assertActive(transcript, fence)
       const pending = [...transcript.turns.pending.values()]
-      left = pending.filter(([id, , , when]) => when === 'coalesce' || !waits(id)).length
+      left = anybodys(transcript.turns, waiting).length
       const { outcome, value, error } = ending
       return [
         systemBody({
@@ -222,7 +238,7 @@ export function endJob(
             at: nowMs(),
             ...(value !== undefined && { value }),
             ...(error !== undefined && { error }),
-            ...pendingPart(pending),
+            ...transcript.turns.pendingPart(pending),
           },
         }),
       ]
@@ -251,10 +267,6 @@ function aboutRequest({ key, sessionId }: Transcript, { requestId, channelId }: 
 
 function inputAt([request, seq, count]: PendingInput): InputAt {
   return [request, seq, count]
-}
-
-function pendingPart(pending: readonly PendingInput[]): { pending?: readonly PendingInput[] } {
-  return pending.length > 0 ? { pending } : {}
 }
 
 function seqsFrom(seq: number, count: number): number[] {

@@ -1,7 +1,7 @@
 /** What a transcript says of its turns: who is active, which inputs nobody has taken, which requests have been answered.
  *
- *  Every start and end of a turn carries the inputs that are pending behind it, so the last of them, and what follows it, tells who is
- *  active and what is pending. Which requests were answered takes the whole log; only a caller who names its request asks for that. */
+ *  A start or end of a turn lists the inputs that are pending behind it; a long list not every time, else a long line would be written down
+ *  again with each turn. So the last one with a list, and what follows it, tells who is active and what is pending. Which requests were answered takes the whole log; only a caller who names its request asks for that. */
 
 import type { EarlierRequest, InputAt } from '../../backend.js'
 import {
@@ -42,6 +42,8 @@ export interface KnownRequest extends EarlierRequest {
 type StartEvent = TurnEvent & { event: 'start' }
 type EndEvent = TurnEvent & { event: 'end' }
 
+/** A list as short as this is always written; a longer one so seldom that it costs as much. */
+const listedAlways = 8
 export const requestsKept = 10_000
 /** Of requests that cannot come again: as long as their callers may still ask. */
 const passingKept = 1_000
@@ -57,6 +59,8 @@ export class TurnLog {
   known = false
   #given = new Map<string, KnownRequest>()
   #passing = new Map<string, KnownRequest>()
+  /** Starts and ends since the last one with a list. */
+  #withoutList = 0
   /** Of the last turns. */
   #outcomes = new Map<number, TurnOutcome>()
 
@@ -65,12 +69,24 @@ export class TurnLog {
   }
 
   request(id: string): KnownRequest | undefined {
-    return this.#given.get(id) ?? this.#passing.get(id)
+    return this.#given.get(id) ?? this.#passing.get(id) ?? this.#fromPending(id)
   }
 
-  /** How a turn ended; undefined while it is active, or when that is long ago. */
+  /** What is pending says the last start or end, too; the input itself may stand further back than was read, or be long ago. */
+  #fromPending(id: string): KnownRequest | undefined {
+    const pending = this.pending.get(id)
+    return pending && { ...this.#blank(id, pending[4] === 1), seq: pending[1], count: pending[2] }
+  }
+
+  /** How a turn ended; undefined when that is long ago, or while it is active. */
   outcomeOf(turn: number): TurnOutcome | undefined {
     return this.#outcomes.get(turn)
+  }
+
+  /** For one who has the lease, or closes the session: whether the turn that took an input came to nothing. An active one has lost its holder. */
+  cameToNothing(turn: number): boolean {
+    const outcome = this.active?.n === turn ? 'interrupted' : this.outcomeOf(turn)
+    return outcome === 'failed' || outcome === 'interrupted'
   }
 
   /** Knows from now on what the other knows, and nothing else. */
@@ -79,6 +95,7 @@ export class TurnLog {
     this.active = other.active
     this.pending = other.pending
     this.known = other.known
+    this.#withoutList = other.#withoutList
     this.#given = other.#given
     this.#passing = other.#passing
     this.#outcomes = other.#outcomes
@@ -88,7 +105,7 @@ export class TurnLog {
   note(mark: LineMark, bytes: Buffer, start: number): void {
     if (bytes[start + 1] !== 0x22 || bytes[start + 2] !== 0x24 || bytes[start + 3] !== 0x24) return
     if (isInput(bytes, start)) this.#input(mark, bytes, start)
-    else if (startsWith(bytes, start, turnPrefix)) this.#event(readBody(bytes, start, mark).system!.turn!, mark)
+    else if (startsWith(bytes, start, turnPrefix)) this.#event(readEvent(bytes, start, mark), mark)
     else if (mark.prev === 0 && startsWith(bytes, start, headerPrefix)) this.#begin(readBody(bytes, start, mark).system?.header)
   }
 
@@ -111,8 +128,20 @@ export class TurnLog {
     if (event.event === 'withdraw') return this.#withdraw(event.request)
     if (event.event === 'start') this.#start(event, mark)
     else this.#end(event, mark)
+    if (typeof event.pending === 'number') {
+      this.#withoutList++
+      return
+    }
     this.pending = new Map(event.pending?.map((one) => [one[0], one]))
+    this.#withoutList = 0
     this.known = true
+  }
+
+  /** What the next start or end says of what is pending behind it. */
+  pendingPart(pending: readonly PendingInput[]): { pending?: readonly PendingInput[] | number } {
+    if (pending.length === 0) return {}
+    const due = pending.length <= listedAlways || this.#withoutList >= pending.length / listedAlways
+    return { pending: due ? pending : pending.length }
   }
 
   #start(event: StartEvent, mark: LineMark): void {
@@ -192,16 +221,28 @@ export class TurnLog {
 
   /** For the header of the log that comes next; what was active then, was interrupted by that. */
   forHeader(): NonNullable<Header['turns']> {
-    const rows = [...this.#given].flatMap(([id, { state, turn, attempt, sessionId, endSeq }]): RequestRow[] =>
-      state === 'pending' ? [] : [[id, turn, attempt, state === 'active' || state === 'taken' ? 'interrupted' : state, sessionId, endSeq]],
-    )
+    const rows = [...this.#given.values()].flatMap((known): RequestRow[] => {
+      const { id, state, turn, attempt, sessionId, endSeq } = known
+      return state === 'pending' ? [] : [[id, turn, attempt, this.#finalState(known), sessionId, endSeq]]
+    })
     const requests = rows.slice(-requestsKept)
     return { last: this.last, ...(requests.length > 0 && { requests }) }
+  }
+
+  /** An input that a turn took and answered, was answered: that was its own request's answer, too. */
+  #finalState({ state, turn }: KnownRequest): TurnOutcome {
+    if (state === 'taken') return this.cameToNothing(turn) ? 'interrupted' : 'completed'
+    return state === 'active' || state === 'pending' ? 'interrupted' : state
   }
 }
 
 const inputAt = '{"$$":{"input":'.length
 const restPattern = /^(?:,"count":(\d+))?(?:,"when":"([a-z]+)")?(,"given":true)?\}/
+
+/** Of a record that begins with `turnPrefix`: it has nothing else in it. */
+export function readEvent(bytes: Buffer, start: number, mark: LineMark): TurnEvent {
+  return (JSON.parse(`${bytes.toString('utf8', start, start + mark.bodyBytes)}}`) as { $$: { turn: TurnEvent } }).$$.turn
+}
 
 /** The marks of an input, without parsing the record, which may be large. */
 function readInput(bytes: Buffer, start: number): { input: string; count: number; when: PendingInput[3]; given: boolean } {

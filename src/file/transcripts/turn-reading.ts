@@ -7,6 +7,7 @@ import { pieces } from '../log/pieces.js'
 import { isSystemOnly, startsWith, type TurnEvent, turnPrefix } from '../log/record.js'
 import { openTail } from '../log/tail.js'
 import { foreignRaws, openSource, parsed, type Raw, rawOf, type Source } from './reading.js'
+import { readEvent } from './turn-log.js'
 
 /** A turn as its records tell it. */
 export interface PastTurn {
@@ -32,15 +33,26 @@ export function readConversation(source: Source, count: number): StoredRecord[] 
   })
 }
 
-/** The records of inputs, in the order asked for. */
+/** The records of inputs, in the order asked for. undefined when there is no such file. */
 export function readInputs(source: Source, inputs: readonly InputAt[]): StoredRecord[] | undefined {
   const wanted = inputs.flatMap(([, seq, count]) => Array.from({ length: count }, (_, at) => seq + at))
   if (wanted.length === 0) return []
-  return fromTail(source, wanted.length, (items, whole) => {
-    const raws = new Map(items.flatMap((item) => ('raw' in item ? [[item.raw.seq, item.raw] as const] : [])))
-    const found = wanted.flatMap((seq) => raws.get(seq) ?? [])
-    return found.length === wanted.length || whole ? found.map(parsed) : undefined
-  })
+  const fd = openSource(source)
+  if (fd === undefined) return undefined
+  try {
+    const raws = new Map(wanted.map((seq): [number, Raw | undefined] => [seq, undefined]))
+    const sink: ChainSink = {
+      record(mark, bytes, start) {
+        if (raws.has(mark.seq)) raws.set(mark.seq, rawOf(mark, bytes, start))
+      },
+    }
+    const reach = { records: 0, after: Math.min(...wanted) - 1 }
+    const chain = openTail(source.disk, fd, source.disk.fstat(fd).size, source.tag, reach, sink)
+    if (chain.damage) throw logCorrupt(source.label, chain.damage)
+    return wanted.flatMap((seq) => raws.get(seq) ?? []).map(parsed)
+  } finally {
+    source.disk.close(fd)
+  }
 }
 
 /** The last `limit` turns, newest first. */
@@ -59,7 +71,7 @@ export async function readEnd(source: Source, seq: number): Promise<(TurnEvent &
     let found: TurnEvent | undefined
     const sink: ChainSink = {
       record(mark, bytes, start) {
-        if (mark.seq === seq && startsWith(bytes, start, turnPrefix)) found = rawOf(mark, bytes, start).system?.turn
+        if (mark.seq === seq && startsWith(bytes, start, turnPrefix)) found = readEvent(bytes, start, mark)
       },
     }
     const { size } = source.disk.fstat(fd)
@@ -97,7 +109,7 @@ function collecting(items: Item[], foreign: [number, number][]): ChainSink {
   return {
     record(mark, bytes, start) {
       if (!isSystemOnly(bytes, start)) items.push({ raw: rawOf(mark, bytes, start) })
-      else if (startsWith(bytes, start, turnPrefix)) items.push({ event: rawOf(mark, bytes, start).system!.turn!, seq: mark.seq })
+      else if (startsWith(bytes, start, turnPrefix)) items.push({ event: readEvent(bytes, start, mark), seq: mark.seq })
     },
     foreign(byte, length) {
       foreign.push([byte, length])

@@ -25,6 +25,7 @@ import {
   quietly,
   readCard,
   removeQueue,
+  tagLength,
   tagOf,
 } from './card.js'
 
@@ -107,6 +108,15 @@ export class Board {
   /** A living card of that request, the active one first. */
   find(key: string, requestId: string): CardStatus | undefined {
     return this.#statuses(this.#queueOf(key), tagOf(requestId)).find((card) => card.requestId === requestId && card.state !== 'interrupted')
+  }
+
+  /** One look at the line: whether somebody alive waits there with that request. */
+  waiting(key: string): (requestId: string) => boolean {
+    const living = this.#glance(this.#queueOf(key)).filter(
+      ({ entry, verdict }) => entry.holder.does === 'queued' && verdict.kind !== 'dead',
+    )
+    const tags = new Set(living.map(({ entry }) => entry.holder.nonce.slice(0, tagLength)))
+    return (requestId) => tags.has(tagOf(requestId))
   }
 
   /** Leaves a mark for the active turn of that key; its owner sees it in `card.interruption()`. False when none is active. */

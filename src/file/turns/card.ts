@@ -70,9 +70,11 @@ const bytesMax = 1 << 16
 /** How often a queue may be removed while a card is put into it. */
 const triesMax = 20
 
+export const tagLength = 8
+
 /** What a card's nonce begins with. */
 export function tagOf(requestId: string): string {
-  return crc32(requestId).toString(16).padStart(8, '0')
+  return crc32(requestId).toString(16).padStart(tagLength, '0')
 }
 
 export function markName(card: string): string {

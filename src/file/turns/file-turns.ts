@@ -43,7 +43,7 @@ export class FileTurns implements TurnPort {
       key,
       commit: (options, jobFor) => this.#tools.commit(key, options, jobFor),
       source: (sessionId) => this.#tools.source(sessionId),
-      waits: (requestId) => this.#board.find(key, requestId)?.state === 'queued',
+      waiting: () => this.#board.waiting(key),
       nowMs: () => this.#host.clock.wallMs(),
     }
     return new KeyPlace(this.#host, this.#leases, this.#board, card, request, tools)

@@ -1,13 +1,23 @@
 /** The right to run a key's turns, while it is ours, and what turns write under it. Every write is fenced twice: by the log, which says
  *  whose turn it is, and by a look at the lease's own entry, made after the log was read. */
-import type { BegunTurn, EncodedRecord, InputAt, LeaseEvents, RequestFacts, StartedTurn, TurnEnding, TurnLease } from '../../backend.js'
+import type {
+  BeginOptions,
+  BegunTurn,
+  EncodedRecord,
+  InputAt,
+  LeaseEvents,
+  RequestFacts,
+  StartedTurn,
+  TurnEnding,
+  TurnLease,
+} from '../../backend.js'
 import type { StoreError } from '../../errors.js'
 import type { AppendOptions, AppendReceipt, StoredRecord } from '../../types.js'
 import type { Lease } from '../lock/lease.js'
 import type { CommitOptions, JobFor } from '../transcripts/append.js'
 import { appendJob } from '../transcripts/append.js'
 import type { Source } from '../transcripts/reading.js'
-import { endJob, type Fence, startJob, takeJob, turnLost } from '../transcripts/turn-jobs.js'
+import { type Beginning, endJob, type Fence, startJob, takeJob, turnLost, type Waiting } from '../transcripts/turn-jobs.js'
 import { readConversation, readInputs } from '../transcripts/turn-reading.js'
 import type { Board, Card } from './board.js'
 
@@ -15,8 +25,7 @@ export interface LeaseTools {
   readonly key: string
   commit<R>(options: CommitOptions, jobFor: JobFor<R>): Promise<R>
   source(sessionId: string): Source
-  /** Whether somebody alive still waits to run this request himself. */
-  waits(request: string): boolean
+  readonly waiting: Waiting
   nowMs(): number
 }
 
@@ -27,6 +36,9 @@ export class KeyLease implements TurnLease {
   #stopWatching: () => void
   /** The input of the turn that has just begun, where it need not be read again. */
   #written: { readonly at: InputAt; readonly records: readonly EncodedRecord[] } | undefined
+  #heardAt: number | undefined
+  /** Taken, says the log, and not handed out yet: reading them has failed. */
+  #owed: InputAt[] = []
 
   constructor(tools: LeaseTools, lease: Lease, card: Card, board: Board, events: LeaseEvents) {
     this.#tools = tools
@@ -34,25 +46,46 @@ export class KeyLease implements TurnLease {
     this.#card = card
     this.#stopWatching = board.pollCard(() => {
       const asked = card.interruption()
-      if (asked) events.onInterrupt(asked.by)
+      // Asked of one turn, it is not asked of the next one under the same lease.
+      if (!asked || asked.since === this.#heardAt) return
+      this.#heardAt = asked.since
+      events.onInterrupt(asked.by)
     })
   }
 
-  begin(request: RequestFacts, records: readonly EncodedRecord[] | undefined): Promise<BegunTurn> {
-    return this.#begin(request, records, false)
+  begin(
+    request: RequestFacts,
+    records: readonly EncodedRecord[] | undefined,
+    { hasLeft = false, signal }: BeginOptions = {},
+  ): Promise<BegunTurn> {
+    const abandoned = () => (signal?.aborted ? signal.reason : undefined)
+    return this.#begin(request, { records, hasLeft, onlyForLeft: false, abandoned }, { signal })
   }
 
-  beginForLeft(request: RequestFacts): Promise<BegunTurn> {
-    return this.#begin(request, undefined, true)
+  async beginForLeft(request: RequestFacts): Promise<BegunTurn> {
+    const deleted = new Error()
+    const how = { records: undefined, hasLeft: false, onlyForLeft: true, abandoned: () => undefined }
+    return this.#begin(request, how, { absent: () => deleted }).catch((error: unknown) => {
+      if (error === deleted) return { kind: 'nothing' }
+      throw error
+    })
   }
 
-  async #begin(request: RequestFacts, records: readonly EncodedRecord[] | undefined, onlyForLeft: boolean): Promise<BegunTurn> {
-    const { waits, nowMs } = this.#tools
-    const beginning = { request, records, onlyForLeft, stands: () => this.#lease.stands(), lease: this.#lease.token, waits, nowMs }
+  async #begin(
+    request: RequestFacts,
+    how: Pick<Beginning, 'records' | 'hasLeft' | 'onlyForLeft' | 'abandoned'>,
+    options: CommitOptions,
+  ): Promise<BegunTurn> {
+    const { waiting, nowMs } = this.#tools
+    const beginning = { ...how, request, stands: () => this.#lease.stands(), lease: this.#lease.token, waiting, nowMs }
     const { requestId, channelId } = request
-    const begun = await this.#tools.commit({ requestId, channelId }, (transcript, named) => startJob(transcript, beginning, named))
+    this.#lease.progress()
+    const begun = await this.#tools.commit({ ...options, requestId, channelId }, (transcript, named) =>
+      startJob(transcript, beginning, named),
+    )
     if (begun.kind !== 'started') return begun
-    this.#written = records && begun.input && begun.inputIsNew ? { at: begun.input, records } : undefined
+    this.#lease.progress()
+    this.#written = how.records && begun.input && begun.inputIsNew ? { at: begun.input, records: how.records } : undefined
     this.#card.update({ state: 'active', turn: begun.turn, sessionId: begun.sessionId })
     return begun
   }
@@ -66,11 +99,14 @@ export class KeyLease implements TurnLease {
 
   async take(turn: StartedTurn): Promise<StoredRecord[]> {
     const fence = this.#fence(turn)
-    const { waits, nowMs } = this.#tools
-    return this.inputs(
-      turn,
-      await this.#tools.commit({ absent: () => this.#deleted(turn) }, (transcript) => takeJob(transcript, fence, waits, nowMs)),
-    )
+    const { waiting, nowMs } = this.#tools
+    const absent = () => this.#deleted(turn)
+    this.#owed.push(...(await this.#tools.commit({ absent }, (transcript) => takeJob(transcript, fence, waiting, nowMs))))
+    const owed = this.#owed.splice(0)
+    return this.inputs(turn, owed).catch((error: unknown) => {
+      this.#owed.unshift(...owed)
+      throw error
+    })
   }
 
   async inputs(turn: StartedTurn, at: readonly InputAt[]): Promise<StoredRecord[]> {
@@ -84,10 +120,10 @@ export class KeyLease implements TurnLease {
 
   end(turn: StartedTurn, request: RequestFacts, ending: TurnEnding): Promise<{ left: number }> {
     const fence = this.#fence(turn)
-    const { waits, nowMs } = this.#tools
+    const { waiting, nowMs } = this.#tools
     const { requestId, channelId } = request
     const absent = () => this.#deleted(turn)
-    return this.#tools.commit({ requestId, channelId, absent }, (transcript) => endJob(transcript, fence, request, ending, waits, nowMs))
+    return this.#tools.commit({ requestId, channelId, absent }, (transcript) => endJob(transcript, fence, request, ending, waiting, nowMs))
   }
 
   progress(): void {
