@@ -13,6 +13,9 @@ export interface Told {
   readonly stepMsMax: number
 }
 
+/** So many that turns use most of the locks that transcripts have, and come upon one that somebody keeps. */
+const keys = 24
+
 const [dir, role, name] = process.argv.slice(2) as [string, Role, string]
 const store = await SessionStore.open(dir, { durability: 'process', checkpoint: role === 'always' ? 'always' : 'auto' })
 const failures: string[] = []
@@ -34,7 +37,7 @@ const work: Record<Role, (n: number) => Promise<unknown>> = {
       stepMsMax = Math.max(stepMsMax, performance.now() - beganMs)
       beganMs = performance.now()
     }
-    await store.runTurn(`turns:${name}:${n % 3}`, { input: { asked: n } }, async (turn) => {
+    await store.runTurn(`turns:${name}:${n % keys}`, { input: { asked: n } }, async (turn) => {
       step()
       await timed(turn.pending())
       await timed(turn.append({ answered: n }))
@@ -59,7 +62,7 @@ process.on('message', () => {
   stopped = true
 })
 // The conversations are there: naming a new one is a commit to the metadata, and waits for others' like any other.
-if (role === 'turns') for (let n = 0; n < 3; n++) await store.session(`turns:${name}:${n}`).append({ asked: 'nothing' })
+if (role === 'turns') for (let n = 0; n < keys; n++) await store.session(`turns:${name}:${n}`).append({ asked: 'nothing' })
 process.send!('ready')
 while (!stopped) {
   try {
