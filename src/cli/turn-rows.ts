@@ -17,16 +17,9 @@ export function noneText(key: string | undefined): string {
 }
 
 /** Every field is there; what is not known is null. */
-export function factsOf(turn: TurnStatus): object {
-  const { sessionId, channelId, position, holder } = turn
-  return {
-    ...turn,
-    sessionId: sessionId ?? null,
-    turn: turn.turn ?? null,
-    channelId: channelId ?? null,
-    position: position ?? null,
-    holder: holder ?? null,
-  }
+export function factsOf({ key, requestId, lane, state, since, ageMs, ...known }: TurnStatus): object {
+  const { sessionId = null, turn = null, channelId = null, position = null, holder = null } = known
+  return { key, sessionId, turn, requestId, channelId, lane, state, position, since, ageMs, holder }
 }
 
 const styles: Record<string, 'green' | 'yellow' | 'red'> = { active: 'green', completed: 'green', interrupted: 'yellow', failed: 'red' }

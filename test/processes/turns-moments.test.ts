@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { opened } from '../metadata/store-directory.js'
 import { seededRandom } from '../simulation/seeded-random.js'
-import { eventually, inLog, leftBehind, said, storyOf, textsOf } from '../turns/conversation.js'
+import { eventually, inLog, leftBehind, said, staying, storyOf, textsOf } from '../turns/conversation.js'
 import { freshDirectory, freshSeed, longer } from './trials.js'
 import { startTurnPuppet } from './turns-puppet.js'
 
@@ -100,6 +100,26 @@ describe('a request whose process dies', () => {
     await dying.killed()
     expect(await at(other.run('k', { whenBusy: 'coalesce', input: said('b') }), 1_000)).toMatchObject({ outcome: 'completed', turn: 2 })
   })
+})
+
+test('a message is not left for a turn whose holder is dead, though somebody else has the lease, and then gives up', async () => {
+  // F34
+  const dir = freshStore()
+  const [dying, other] = await Promise.all([startTurnPuppet(dir), startTurnPuppet(dir)])
+  const store = await opened(dir, { lanes: { cron: 1 } })
+  await dying.stay('k')
+  await dying.killed()
+  const slot = await staying(store, 'elsewhere', { lane: 'cron' })
+  const giving = new AbortController()
+  const between = store.runTurn('k', { lane: 'cron', input: said('a'), signal: giving.signal }, () => expect.fail('it ran'))
+  between.catch(() => {})
+  await eventually(() => inLog(store, 'k', 'a'))
+  const left = other.run('k', { whenBusy: 'coalesce', input: said('b') })
+  await eventually(() => inLog(store, 'k', 'b'))
+  giving.abort(new Error('gone'))
+  expect(await left).toMatchObject({ outcome: 'completed', turn: 2 })
+  slot.go()
+  await Promise.allSettled([between, slot.result])
 })
 
 describe('a process that is frozen inside its turn', () => {

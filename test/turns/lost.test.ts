@@ -3,6 +3,7 @@ import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { SessionStore } from '../../src/store.js'
+import type { Turn } from '../../src/types.js'
 import { opened, refusal } from '../metadata/store-directory.js'
 import { eventsOf, eventually, freshStore, inLog, leftBehind, said, staying, storyOf, textsOf } from './conversation.js'
 
@@ -127,6 +128,21 @@ describe('a turn that is over', () => {
     expect(textsOf(await turn.tail(9))).toEqual(['a', 'b'])
     next.go()
     await next.result
+    expect(await inLog(store, 'k', 'late')).toBe(false)
+  })
+
+  test('adds nothing to the turn that follows it under the same lease either', async () => {
+    // The lease stands; only the log can tell.
+    const { store } = await freshStore()
+    const turns: Turn[] = []
+    const late: unknown[] = []
+    await store.runTurn('k', {}, async (turn) => {
+      turns.push(turn)
+      if (turn.turn === 1) await store.runTurn('k', { whenBusy: 'coalesce', input: said('b') }, () => expect.fail('it ran'))
+      else for (const call of [() => turns[0]!.append(said('late')), () => turns[0]!.pending()]) late.push((await refusal(call)).code)
+    })
+    await eventually(() => late.length === 2)
+    expect(late).toEqual(['TURN_LOST', 'TURN_LOST'])
     expect(await inLog(store, 'k', 'late')).toBe(false)
   })
 
