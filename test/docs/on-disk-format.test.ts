@@ -10,7 +10,7 @@ import { Chain } from '../../src/file/log/chain.js'
 import { encodeLine, readBody, systemBody } from '../../src/file/log/record.js'
 import { SessionStore } from '../../src/index.js'
 import { type Block, blocksOf, programsOf, replaceBlock, writing } from './markdown.js'
-import { exampleKey, makeExample, makeForeignExample } from './worked-example.js'
+import { exampleKey, makeExample, makeForeignExample, makeTurnExample } from './worked-example.js'
 
 const page = 'docs/on-disk-format.md'
 const has = (command: string) => spawnSync(command, ['--version']).status === 0
@@ -52,6 +52,13 @@ test('a transcript of another program, put in place by hand, goes on as the page
   ])
 })
 
+test('a turn is written as the page shows', async () => {
+  const shown = () => blocksOf(page).find(({ heading, language }) => heading === 'Turns' && language === 'json')!
+  const text = await makeTurnExample(join(dir, 'turn'))
+  if (writing) replaceBlock(page, shown(), text)
+  expect(shown().text).toBe(text)
+})
+
 test('a session is guarded by the lock that the page names', () => {
   const sessionIds = [...made.keys()].flatMap((name) => /^(?:archive|transcripts)\/(.*)\.jsonl$/.exec(name)?.[1] ?? [])
   const slots = sessionIds.map((sessionId) => String(crc32(sessionId) % 64).padStart(2, '0'))
@@ -81,12 +88,13 @@ describe('each command of the page prints what the page says', () => {
 
 const header = systemBody({ header: { log: 'transcript', version: 1, key: 'k', sessionId: 's', createdAt: 0 } })
 
-type Step = { kind: 'commit' | 'late' | 'unfinished'; records: number } | { kind: 'torn'; broken: boolean } | { kind: 'seal' }
+type Step = { kind: 'commit' | 'late' | 'unfinished'; records: number } | { kind: 'torn'; broken: boolean } | { kind: 'seal' | 'turn' }
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom('commit', 'late', 'unfinished'), records: fc.integer({ min: 1, max: 3 }) }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('torn'), broken: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('seal') }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('turn') }) },
 )
 
 /** A log in which `late` batches continue a record that somebody else has continued already. */
@@ -117,6 +125,7 @@ function logOf(steps: readonly Step[]): string {
     const from = last
     if (item.kind === 'commit') last = write(bodies(item.records), last)
     else if (item.kind === 'seal') last = write([systemBody({ seal: { reason: 'deleted', at: 0 } })], last)
+    else if (item.kind === 'turn') last = write([systemBody({ turn: { event: 'withdraw', request: 'r', at: 0 } })], last)
     else if (item.kind === 'late' && before.seq >= 0) write(bodies(item.records), before)
     else if (item.kind === 'unfinished') write(bodies(item.records), last, 1)
     else if (item.kind === 'torn') text += `{"n":1,"text":"cut o${item.broken ? '#\n' : ''}`
@@ -130,7 +139,7 @@ function byTheLibrary(text: string): object[] {
   new Chain('0000').feed(Buffer.from(text), {
     record(mark, bytes, start) {
       const { json, system } = readBody(bytes, start, mark)
-      if (!system?.header && !system?.seal) found.push({ seq: mark.seq, record: JSON.parse(json) })
+      if (!system?.header && !system?.seal && !system?.turn) found.push({ seq: mark.seq, record: JSON.parse(json) })
     },
   })
   return found
@@ -174,7 +183,9 @@ describe('the readers of the page agree with the library on logs full of void li
           const { $: _mark, $$: system, ...record } = JSON.parse(line.slice(cut + 1))
           return { seq: Number(line.slice(0, cut)), system, record }
         })
-      const users = records.filter(({ system }) => !system?.header && !system?.seal).map(({ seq, record }) => ({ seq, record }))
+      const users = records
+        .filter(({ system }) => !system?.header && !system?.seal && !system?.turn)
+        .map(({ seq, record }) => ({ seq, record }))
       expect(users, logs[at]).toEqual(byTheLibrary(logs[at]!))
     }
     expect(out.split('--\n')).toHaveLength(files.length + 1)

@@ -1,7 +1,7 @@
 /** The store that docs/on-disk-format.md shows: made by the real code on a machine whose clock, ids and boot stand still. */
 import fs from 'node:fs'
 import { join } from 'node:path'
-import type { Backend } from '../../src/backend.js'
+import type { Backend, RequestFacts } from '../../src/backend.js'
 import { type FileBackendOptions, openFileBackend } from '../../src/file/backend.js'
 import { type Host, systemHost } from '../../src/file/host.js'
 import { checkKey } from '../../src/input.js'
@@ -78,6 +78,36 @@ export async function makeForeignExample(dir: string): Promise<string> {
   await append(store, [{ role: 'user', text: 'Still there?' }])
   await store.close()
   return fs.readFileSync(path, 'utf8')
+}
+
+/** One turn in an empty store: its transcript. */
+export async function makeTurnExample(dir: string): Promise<string> {
+  const host = stillHost()
+  const store = await openFileBackend(dir, options, host)
+  const asking = (requestId: string, whenBusy: RequestFacts['whenBusy']): RequestFacts => ({
+    requestId,
+    given: true,
+    lane: 'main',
+    whenBusy,
+  })
+  const said = (role: string, text: string) => [{ json: JSON.stringify({ role, text }) }]
+  const request = { ...asking('r-17', 'queue'), channelId: 'telegram' }
+  const place = store.turns.enlist(exampleKey, request)
+  const lease = (await place.tryLease(60_000, { onLost() {}, onExpired() {}, onInterrupt() {} }))!
+  const turn = await lease.begin(request, said('user', 'Hello'))
+  if (turn.kind !== 'started') throw new Error(turn.kind)
+  host.wallMs += 1_000
+  await store.turns.leaveInput(exampleKey, said('user', 'One more thing'), asking('r-18', 'coalesce'), {})
+  await lease.append(turn, said('assistant', 'Hi.'), {})
+  await lease.take(turn)
+  host.wallMs += 1_000
+  await lease.append(turn, said('assistant', 'And?'), {})
+  await lease.end(turn, request, { outcome: 'completed', value: 'And?' })
+  await lease.release()
+  place.leave()
+  await store.close()
+  const [name] = fs.readdirSync(join(dir, 'transcripts'))
+  return fs.readFileSync(join(dir, 'transcripts', name!), 'utf8')
 }
 
 function filesOf(dir: string): Map<string, string> {
