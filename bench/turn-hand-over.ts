@@ -28,8 +28,8 @@ export const turnHandOver: Workload = {
       verdicts: [
         isBelow('2 processes: p50 under 5 ms', two.median, 5, 'ms'),
         isBelow('2 processes: p99 under 50 ms', two.p99!, 50, 'ms'),
-        isBelow('8 processes: p50 under 5 ms', eight.median, 5, 'ms'),
-        isBelow('8 processes: p99 under 50 ms', eight.p99!, 50, 'ms'),
+        { ...isBelow('8 processes: p50 under 5 ms', eight.median, 5, 'ms'), optional: true },
+        { ...isBelow('8 processes: p99 under 50 ms', eight.p99!, 50, 'ms'), optional: true },
       ],
     }
   },

@@ -169,6 +169,8 @@ export interface StartedTurn {
   readonly attempt: number
   /** Its own. */
   readonly input: InputAt | undefined
+  /** Its own input was written with its start: what was handed in is what is there. */
+  readonly inputIsNew: boolean
   /** Those of others that it has taken. */
   readonly left: readonly InputAt[]
 }

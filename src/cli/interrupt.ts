@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import { exitCodes } from './exit.js'
 import { type CommonOptions, storeCommand, unknownKey, withStoreThere } from './options.js'
 import { plain, print, printJson, remark } from './output.js'
-import { factsOf, holderText } from './turns.js'
+import { factsOf, holderText } from './turn-rows.js'
 
 export function interruptCommand(): Command {
   return storeCommand('interrupt', 'Ask the active turn of a conversation to stop', [

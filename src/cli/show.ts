@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import type { Entry, Session, TurnStatus } from '../index.js'
 import { type CommonOptions, storeCommand, unknownKey, withStoreToRead } from './options.js'
 import { bytesText, moment, paint, plain, print, printFacts, printJson, visible } from './output.js'
-import { factsOf, holderText } from './turns.js'
+import { factsOf, holderText } from './turn-rows.js'
 
 interface TranscriptFacts {
   /** Relative to the store. */

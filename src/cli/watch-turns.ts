@@ -7,7 +7,7 @@ import type { TurnStatus } from '../index.js'
 import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'
 import { moment, paint, plain, print, printJson, tableText } from './output.js'
-import { factsOf, noneText, rowOf, type Store, type TurnsCommandOptions, turnsHead } from './turns.js'
+import { factsOf, noneText, rowOf, type Store, type TurnsCommandOptions, turnsHead } from './turn-rows.js'
 
 const pollMs = 200
 const redrawMs = 1_000

@@ -145,7 +145,7 @@ describe('which store', () => {
       ['list'],
       ['show', 'agent:main:main'],
       ['tail', 'agent:main:main'],
-      ['turns', 'agent:main:main'],
+      ['turns', 'agent:main:main', '--json'],
       ['locks'],
       ['stats'],
       ['verify'],

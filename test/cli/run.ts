@@ -72,7 +72,11 @@ export function holdfast(args: readonly string[], options: { env?: NodeJS.Proces
 /** A fresh directory, and the way to be rid of it. */
 export function scratch(): { readonly dir: string; path(...parts: string[]): string; remove(): void } {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'holdfast-cli-'))
-  return { dir, path: (...parts) => path.join(dir, ...parts), remove: () => fs.rmSync(dir, { recursive: true, force: true }) }
+  return {
+    dir,
+    path: (...parts) => path.join(dir, ...parts),
+    remove: () => fs.rmSync(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }),
+  }
 }
 
 /** One JSON value a line. */

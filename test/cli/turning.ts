@@ -1,7 +1,7 @@
 /** The strings to a process that runs turns (turns-program.ts). */
-import { fork } from 'node:child_process'
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { onTestFinished } from 'vitest'
 import type { TurnOptions } from '../../src/types.js'
 import type { FromTurns, ToTurns } from './turns-program.js'
 
@@ -19,6 +19,18 @@ export interface Runtime {
 
 const program = fileURLToPath(new URL('../../.build/test/cli/turns-program.js', import.meta.url))
 
+const running = new Set<ChildProcess>()
+
+/** Ends them all; to be done before their store is removed. */
+export async function endRuntimes(): Promise<void> {
+  for (const child of running) {
+    const ended = child.exitCode === null && child.signalCode === null ? once(child, 'exit') : undefined
+    child.kill('SIGKILL')
+    await ended
+  }
+  running.clear()
+}
+
 export async function startRuntime(store: string): Promise<Runtime> {
   const child = fork(program, [store], { execArgv: [] })
   const heard: FromTurns[] = []
@@ -27,7 +39,7 @@ export async function startRuntime(store: string): Promise<Runtime> {
     heard.push(message)
     told()
   })
-  onTestFinished(() => void child.kill('SIGKILL'))
+  running.add(child)
   const until = async (wanted: (message: FromTurns) => boolean) => {
     for (;;) {
       const found = heard.find(wanted)

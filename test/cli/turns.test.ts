@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { SessionStore } from '../../src/index.js'
 import { bin, holdfast, jsonLines, scratch, start } from './run.js'
-import { startRuntime } from './turning.js'
+import { endRuntimes, startRuntime } from './turning.js'
 
 interface Shown {
   readonly key: string
@@ -26,7 +26,10 @@ beforeEach(async () => {
   store = place.path('store')
   await (await SessionStore.open(store)).close()
 })
-afterEach(() => place.remove())
+afterEach(async () => {
+  await endRuntimes()
+  place.remove()
+})
 
 const on = (...args: string[]) => holdfast([...args, '--store', store])
 const shown = async (...args: string[]) => jsonLines<Shown>((await on('turns', ...args, '--json')).stdout)

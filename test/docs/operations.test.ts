@@ -180,6 +180,32 @@ describe('a damaged transcript goes on from before the damage, and is kept', () 
   })
 })
 
+describe('inputs that nobody answers', () => {
+  const runtime = `import { SessionStore } from 'holdfast'
+const store = await SessionStore.open(process.argv[2])
+const begun = new Promise((begin) => {
+  store.runTurn('k', { input: { n: 1 } }, () => {
+    begin()
+    return new Promise(() => {})
+  })
+})
+await begun
+store.runTurn('k', { input: { n: 2 } }, () => {})
+await store.runTurn('k', { input: { n: 3 }, whenBusy: 'coalesce' }, () => {})
+while ((await store.session('k').tail(9)).length < 3) await new Promise((resolve) => setTimeout(resolve, 10))
+process.kill(process.pid, 'SIGKILL')
+setInterval(() => {}, 1_000)
+`
+
+  test('of processes that were killed are found by a turn of their key', async () => {
+    await runProgram('operations-killed-runtime', runtime, [store], dir)
+    const ran = await program('A stuck turn')
+    expect(ran).toMatchObject({ code: 0, stderr: '' })
+    expect(ran.stdout).toMatch(/^k: [23] unanswered\n$/)
+    expect((await program('A stuck turn')).stdout).toBe('')
+  })
+})
+
 test('a store that was moved is the same store', async () => {
   const before = await makeStore()
   fs.cpSync(store, join(dir, 'elsewhere'), { recursive: true })

@@ -44,6 +44,12 @@ You said "Do you remember me?". That was message 1 from you.
     })
   })
 
+  test('agent-runtime.mjs, which is the program of the README', async () => {
+    const shown = programsOf('README.md', 'js').find(({ program }) => program.heading === 'Turns')!
+    expect(shown.program.text).toBe(fs.readFileSync(new URL('examples/agent-runtime.mjs', root), 'utf8'))
+    expect(await example('agent-runtime.mjs')).toEqual({ code: 0, stdout: shown.prints, stderr: '' })
+  })
+
   test('many-processes.mjs', async () => {
     expect(await example('many-processes.mjs')).toMatchObject({ code: 0, stdout: 'nothing lost and no damage\n' })
   })

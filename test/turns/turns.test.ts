@@ -305,7 +305,7 @@ describe('what is handed in', () => {
 
   test('a request id of 256 characters, and a channel id, are kept whole', async () => {
     const { store } = await freshStore()
-    const id = '"\\é🙂'.repeat(51) + 'x'
+    const id = `${'"\\é🙂'.repeat(51)}x`
     const first = await store.runTurn('k', { requestId: id, channelId: id, input: said('x') }, () => 7)
     expect(first.requestId).toBe(id)
     expect(await store.runTurn('k', { requestId: id }, () => 8)).toMatchObject({ outcome: 'duplicate', value: 7 })

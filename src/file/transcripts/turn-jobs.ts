@@ -126,7 +126,7 @@ export function startJob(transcript: Transcript, beginning: Beginning, nameDurab
       if (abandoned !== undefined) throw abandoned
       if (!beginning.stands()) throw turnLost({ key, sessionId, turn: turns.last + 1 }, 'its lease was taken over before it began')
       const attempt = (known?.attempt ?? 0) + 1
-      begun = { kind: 'started', key, sessionId, turn: turns.last + 1, attempt, input: own, left: left.map(inputAt) }
+      begun = { kind: 'started', key, sessionId, turn: turns.last + 1, attempt, input: own, inputIsNew: fresh, left: left.map(inputAt) }
       const start = systemBody({
         turn: {
           event: 'start',

@@ -34,6 +34,8 @@ export class KeyLease implements TurnLease {
   #lease: Lease
   #card: Card
   #stopWatching: () => void
+  /** The input of the turn that has just begun, where it need not be read again. */
+  #written: { readonly at: InputAt; readonly records: readonly EncodedRecord[] } | undefined
   #heardAt: number | undefined
   /** Taken, says the log, and not handed out yet: reading them has failed. */
   #owed: InputAt[] = []
@@ -83,6 +85,7 @@ export class KeyLease implements TurnLease {
     )
     if (begun.kind !== 'started') return begun
     this.#lease.progress()
+    this.#written = how.records && begun.input && begun.inputIsNew ? { at: begun.input, records: how.records } : undefined
     this.#card.update({ state: 'active', turn: begun.turn, sessionId: begun.sessionId })
     return begun
   }
@@ -107,6 +110,7 @@ export class KeyLease implements TurnLease {
   }
 
   async inputs(turn: StartedTurn, at: readonly InputAt[]): Promise<StoredRecord[]> {
+    if (this.#written && at.length === 1 && at[0] === this.#written.at) return storedInput(this.#written.at, this.#written.records)
     return readInputs(this.#tools.source(turn.sessionId), at) ?? this.#gone(turn)
   }
 
@@ -142,4 +146,13 @@ export class KeyLease implements TurnLease {
   #gone(turn: StartedTurn): never {
     throw turnLost(turn, 'the session was closed and goes on under another id')
   }
+}
+
+/** As a reader of the transcript would find it. */
+function storedInput([request, seq]: InputAt, records: readonly EncodedRecord[]): StoredRecord[] {
+  return records.map(({ json }, at) => ({
+    seq: seq + at,
+    ...(at === 0 && { request }),
+    record: JSON.parse(json) as Record<string, unknown>,
+  }))
 }
