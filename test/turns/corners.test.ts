@@ -52,6 +52,24 @@ describe('an input', () => {
     expect(await store.runTurn('k', {}, async (turn) => textsOf(await turn.tail(9)))).toMatchObject({ value: ['b'] })
   })
 
+  test('that somebody else may still take back, is nobody’s receipt', async () => {
+    // F35, F41: the same request, left once more while its first call waits, and that one is given up.
+    const { directory, store } = await freshStore()
+    const other = await opened(directory, { durability: 'process' })
+    const first = await staying(store, 'k')
+    const giving = new AbortController()
+    const request = { requestId: 'r', input: said('b') }
+    const waits = store.runTurn('k', { ...request, signal: giving.signal }, never)
+    waits.catch(() => {})
+    await eventually(() => inLog(store, 'k', 'b'))
+    const left = other.runTurn('k', { ...request, whenBusy: 'coalesce' }, (turn) => textsOf(turn.inputs))
+    await eventually(async () => (await store.turns()).length === 3)
+    giving.abort(new Error('gone'))
+    await expect(waits).rejects.toThrow('gone')
+    first.go()
+    expect(await left).toMatchObject({ outcome: 'completed', value: ['b'] })
+  })
+
   test('that was taken by a turn whose holder was overtaken is answered by its own request, which was in line', async () => {
     // F34: that it was taken does not mean that it was answered.
     const { directory, store } = await freshStore({ lanes: { cron: 1 } })
@@ -189,6 +207,26 @@ describe('interrupt', () => {
     expect(await first).toMatchObject({ outcome: 'interrupted' })
   })
 
+  test('from another handle stops that turn, and not the one that answers afterwards what was left', async () => {
+    // F34
+    const { directory, store } = await freshStore()
+    const other = await opened(directory, { durability: 'process' })
+    const seen: unknown[] = []
+    const running = store.runTurn('k', {}, async (turn) => {
+      if (turn.turn === 1) await new Promise((resolve) => turn.signal.addEventListener('abort', resolve))
+      else {
+        await pause(200)
+        seen.push(textsOf(await turn.pending()), turn.signal.aborted)
+      }
+    })
+    await eventually(async () => (await store.turns()).length === 1)
+    await other.runTurn('k', { whenBusy: 'coalesce', input: said('b') }, never)
+    expect(await other.interrupt('k')).toBe(true)
+    expect(await running).toMatchObject({ outcome: 'interrupted' })
+    await eventually(() => seen.length === 2)
+    expect(seen).toEqual([['b'], false])
+  })
+
   test('reaches the turn that is active, not one that was overtaken and has not noticed', async () => {
     // F33
     const { directory, store } = await freshStore()
@@ -243,6 +281,28 @@ describe('the time of a turn', () => {
     await Promise.allSettled([first, second])
     expect(order).toEqual(['first', 'second'])
     expect(textsOf(await store.session('k').tail(9))).toEqual(['a', 'b', 're: a'])
+  })
+})
+
+describe('a turn whose time was over', () => {
+  test('and that nobody has overtaken, is followed by one with its full time for what was left', async () => {
+    // F34
+    const { store } = await freshStore()
+    const seen: unknown[] = []
+    const running = store.runTurn('k', { maxTurnMs: 200 }, async (turn) => {
+      if (turn.turn === 1) await eventually(() => turn.signal.aborted)
+      else {
+        seen.push(textsOf(await turn.pending()), turn.signal.aborted)
+        const sinceMs = performance.now()
+        await eventually(() => turn.signal.aborted)
+        seen.push(performance.now() - sinceMs > 150)
+      }
+    })
+    await eventually(async () => (await store.turns()).length === 1)
+    await store.runTurn('k', { whenBusy: 'coalesce', input: said('b') }, never)
+    await running
+    await eventually(() => seen.length === 3)
+    expect(seen).toEqual([['b'], false, true])
   })
 })
 

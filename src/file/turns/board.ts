@@ -55,12 +55,17 @@ export class Board {
   #host: Host
   #directory: string
   #idle: Idle
+  /** Cards of ours that could not be removed: everybody would go on to see somebody waiting who is not. */
+  #stuck = new Set<string>()
 
   /** @param idleMs  how long an empty queue is left */
   constructor(host: Host, directory: string, idleMs = idleMsDefault) {
     this.#host = host
     this.#directory = directory
-    this.#idle = new Idle(host, idleMs, (queue) => removeQueue(host, queue))
+    this.#idle = new Idle(host, idleMs, (queue) => {
+      this.#removeStuck()
+      removeQueue(host, queue)
+    })
   }
 
   /** Puts up a card at the end of the key's line. Never fails: a card that cannot be written is only not seen.
@@ -73,7 +78,9 @@ export class Board {
         if (from === 'active') this.#wakeNext(queue)
         this.#idle.add(queue)
       },
+      stays: (path) => this.#stuck.add(path),
     })
+    this.#removeStuck()
     if (shown) card.show()
     return card
   }
@@ -154,6 +161,7 @@ export class Board {
 
   /** Removes the queues that this handle has left empty. Cards that stand are not touched. */
   close(): void {
+    this.#removeStuck()
     this.#idle.removeAll()
   }
 
@@ -272,6 +280,11 @@ export class Board {
       const maker = parseMaker(name)
       if (maker ? judge(maker).kind === 'dead' : isMark(name) && !cards.has(name)) quietly(() => this.#host.disk.unlink(`${queue}/${name}`))
     }
+  }
+
+  /** Once more; what is not there any more is done with. */
+  #removeStuck(): void {
+    for (const path of this.#stuck) if (quietly(() => this.#host.disk.unlink(path)) || !isThere(this.#host, path)) this.#stuck.delete(path)
   }
 
   #removeMark(queue: string, mark: string): void {

@@ -122,6 +122,8 @@ export interface CardEvents {
   begins(): void
   /** It has been removed, and was in that state. */
   goes(from: CardState): void
+  /** It should have been, but the system refused. */
+  stays(path: string): void
 }
 
 /** Wakes whoever watches this card: the system tells of a change. */
@@ -193,7 +195,7 @@ export class Card {
     if (this.#removed) return
     this.#removed = true
     if (!this.#name) return
-    this.#unlink(this.#name)
+    if (!this.#unlink(this.#name)) this.#changes.stays(`${this.#queue}/${this.#name}`)
     if (isThere(this.#host, `${this.#queue}/${markName(this.nonce)}`)) this.#unlink(markName(this.nonce))
     this.#changes.goes(this.#line.state)
   }
@@ -218,8 +220,8 @@ export class Card {
     if (name !== before && quietly(() => disk.rename(`${this.#queue}/${before}`, `${this.#queue}/${name}`))) this.#name = name
   }
 
-  #unlink(name: string): void {
-    quietly(() => this.#host.disk.unlink(`${this.#queue}/${name}`))
+  #unlink(name: string): boolean {
+    return quietly(() => this.#host.disk.unlink(`${this.#queue}/${name}`))
   }
 }
 
