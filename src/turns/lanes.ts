@@ -269,11 +269,11 @@ export class Lanes {
     const who = `inside: ${facts.ahead.map(named).join('; ')}; ${facts.waitingBefore} more in line before this one`
     const details = { ...facts, waitMs }
     if (line.kind === 'key')
-      return new StoreError('TURN_BUSY', `waited ${waitMs} ms for the conversation ${JSON.stringify(line.name)}; ${who}.`, {
+      return new StoreError('TURN_BUSY', `waited ${Math.round(waitMs)} ms for the conversation ${JSON.stringify(line.name)}; ${who}.`, {
         details,
         hint: `Its function was not run. Try again in ${facts.retryAfterMs} ms, wait longer, or interrupt the turn that is inside.`,
       })
-    return new StoreError('LANE_FULL', `waited ${waitMs} ms for one of ${line.slots} slots of the lane ${line.name}; ${who}.`, {
+    return new StoreError('LANE_FULL', `waited ${Math.round(waitMs)} ms for one of ${line.slots} slots of the lane ${line.name}; ${who}.`, {
       details: { ...details, max: this.#queuedMax },
       hint: `Its function was not run. Try again in ${facts.retryAfterMs} ms, or give the lane more slots (the store's option \`lanes\`).`,
     })

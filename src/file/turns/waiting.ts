@@ -89,7 +89,7 @@ function busy(card: Card, holder: 'free' | LeaseHolder, waitMs: number, board: B
       : `pid ${holder.pid} on ${holder.host} has it (${holder.verdict}: ${holder.why}), last progress ${heldMs === undefined ? 'unknown' : `${Math.round(heldMs)} ms ago`}${active ? `, turn ${active.turn}, request ${active.requestId}` : ''}`
   return new StoreError(
     'TURN_BUSY',
-    `waited ${waitMs} ms for the turn of ${JSON.stringify(key)}; ${who}; ${waitingBefore} wait before this one.`,
+    `waited ${Math.round(waitMs)} ms for the turn of ${JSON.stringify(key)}; ${who}; ${waitingBefore} wait before this one.`,
     {
       details: {
         key,
