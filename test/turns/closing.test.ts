@@ -33,7 +33,7 @@ describe('close', () => {
     const first = await staying(store, 'k')
     const waiting = [0, 1].map((at) => other.runTurn('k', { input: said(`b${at}`) }, never))
     for (const one of waiting) one.catch(() => {})
-    await eventually(() => inLog(store, 'k', 'b1'))
+    await eventually(async () => (await inLog(store, 'k', 'b0')) && (await inLog(store, 'k', 'b1')))
     const started = performance.now()
     await other.close()
     expect(performance.now() - started).toBeLessThan(5_000)
