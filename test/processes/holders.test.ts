@@ -11,6 +11,8 @@ import { freshDirectory } from './trials.js'
 
 const linux = process.platform === 'linux'
 const key = 'agent:main:main'
+/** Far below every time that somebody might wait out (maxHoldMs is 15,000), and enough for a machine that does other work. */
+const atOnceMs = 1_000
 
 async function openStore(dir: string, options: StoreOptions = {}) {
   const store = await SessionStore.open(dir, { durability: 'process', ...options })
@@ -47,7 +49,7 @@ test('the lock of a process that died is taken over at the first look, with noth
   await puppet.ended
   const begun = performance.now()
   expect((await addOne(store)).n).toBe(2)
-  expect(performance.now() - begun).toBeLessThan(50)
+  expect(performance.now() - begun).toBeLessThan(atOnceMs)
   expect(store.stats().takeovers).toEqual({ dead: 1, expired: 0 })
 })
 
@@ -62,7 +64,7 @@ test.skipIf(!linux)('a zombie is as dead as a process that is gone', async () =>
   await expect.poll(() => fs.readFileSync(`/proc/${puppet.pid}/stat`, 'utf8')).toMatch(/\) Z /)
   const begun = performance.now()
   expect((await addOne(store)).n).toBe(2)
-  expect(performance.now() - begun).toBeLessThan(50)
+  expect(performance.now() - begun).toBeLessThan(atOnceMs)
   expect(store.stats().takeovers.dead).toBe(1)
 })
 
@@ -81,7 +83,7 @@ test.skipIf(!linux)('a pid that now belongs to another process does not keep a l
   fs.renameSync(join(dir, 'locks/metadata', String(left)), join(dir, 'locks/metadata', String(recycled)))
   const begun = performance.now()
   expect((await addOne(store)).n).toBe(2)
-  expect(performance.now() - begun).toBeLessThan(50)
+  expect(performance.now() - begun).toBeLessThan(atOnceMs)
 })
 
 test('a holder that sleeps past its hold adds nothing to what others did meanwhile: its change is made again', async () => {
