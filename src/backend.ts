@@ -147,6 +147,8 @@ export interface TurnLease {
   tail(turn: StartedTurn, count: number): Promise<StoredRecord[]>
   /** @returns how many inputs it leaves that nobody waits to run. */
   end(turn: StartedTurn, request: RequestFacts, ending: TurnEnding): Promise<{ left: number }>
+  /** One look: the lease is still ours. */
+  stands(): boolean
   progress(): void
   release(): Promise<void>
 }

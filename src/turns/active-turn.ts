@@ -126,6 +126,11 @@ export class ActiveTurn implements Turn {
     return this.#expired
   }
 
+  /** It can be told to stop, and is the one to be told: not one that was told, or overtaken without having noticed. */
+  get hears(): boolean {
+    return !this.#over && !this.signal.aborted && this.#lease.stands()
+  }
+
   /** Its function runs no more. */
   get isOver(): boolean {
     return this.#over

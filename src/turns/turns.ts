@@ -134,7 +134,7 @@ export class Turns {
   /** One of ours that has been told to stop may have been overtaken, and the one that is active may be another's. */
   async #interrupt(key: string, by: string): Promise<boolean> {
     const here = this.#active.get(key)
-    if (!here || here.signal.aborted) return this.#port.interrupt(key, by)
+    if (!here?.hears) return this.#port.interrupt(key, by)
     here.interrupt(by)
     return true
   }

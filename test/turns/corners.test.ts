@@ -1,7 +1,8 @@
 /** Where turns have been seen to go wrong: moments between two steps, and callers who do several things at once. */
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { utimesSync } from 'node:fs'
+import { readdirSync, rmSync, utimesSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Turn } from '../../src/types.js'
 import { opened, refusal } from '../metadata/store-directory.js'
@@ -12,7 +13,7 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 const soon = <T>(work: Promise<T>, ms = 3_000) => Promise.race([work, pause(ms).then(() => expect.fail('it waits'))])
 
 describe('an input', () => {
-  test('is not lost when its transcript has been opened anew meanwhile, and only the end of it was read', async () => {
+  test('is not lost, and not doubled, when its transcript has been opened anew meanwhile, and only the end of it was read', async () => {
     // F35
     const { directory, store } = await freshStore()
     const other = await opened(directory, { durability: 'process' })
@@ -26,6 +27,7 @@ describe('an input', () => {
     await other.session('k').append(said('opened anew'))
     first.go()
     expect((await waiting).value).toEqual([['b'], ['b']])
+    expect(textsOf(await store.session('k').tail(99)).filter((text) => text === 'b')).toHaveLength(1)
     expect(eventsOf(directory, first.turn.sessionId).at(-2)).toMatchObject({
       event: 'start',
       n: 2,
@@ -227,6 +229,21 @@ describe('interrupt', () => {
     expect(seen).toEqual([['b'], false])
   })
 
+  test('reaches the turn that is active also when ours, that was overtaken, has not been told yet', async () => {
+    // F33: its lease is gone, and nobody has looked.
+    const { directory, store } = await freshStore()
+    const other = await opened(directory, { durability: 'process' })
+    const overtaken = await staying(store, 'k')
+    const turns = join(directory, 'locks', 'turns')
+    for (const name of readdirSync(turns)) if (/^[0-9a-f]{32}$/.test(name)) rmSync(join(turns, name), { recursive: true })
+    const active = await staying(other, 'k')
+    expect(overtaken.turn.signal.aborted).toBe(false)
+    expect(await store.interrupt('k')).toBe(true)
+    await eventually(() => active.turn.signal.aborted)
+    for (const each of [active, overtaken]) each.go()
+    await Promise.allSettled([active.result, overtaken.result])
+  })
+
   test('reaches the turn that is active, not one that was overtaken and has not noticed', async () => {
     // F33
     const { directory, store } = await freshStore()
@@ -235,6 +252,7 @@ describe('interrupt', () => {
     const active = await staying(other, 'k')
     expect(await store.interrupt('k')).toBe(true)
     await eventually(() => active.turn.signal.aborted)
+    expect(active.turn.signal.reason).toMatchObject({ details: { interruptedBy: 'a call of interrupt' } })
     for (const each of [active, overtaken]) each.go()
     await Promise.allSettled([active.result, overtaken.result])
   })

@@ -126,6 +126,10 @@ export class KeyLease implements TurnLease {
     return this.#tools.commit({ requestId, channelId, absent }, (transcript) => endJob(transcript, fence, request, ending, waiting, nowMs))
   }
 
+  stands(): boolean {
+    return this.#lease.stands()
+  }
+
   progress(): void {
     this.#lease.progress()
   }
