@@ -11,6 +11,7 @@ import type {
   StoreStats,
   TurnStatus,
   TurnsOptions,
+  VerifyOptions,
   VerifyReport,
   WaitOptions,
   WhenBusy,
@@ -42,11 +43,15 @@ export interface Backend {
 
   /** Folds what has been journaled into the snapshot. A backend without journal returns at once. */
   checkpoint(): Promise<void>
-  verify(options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal }): Promise<VerifyReport>
   locks(): Promise<LockStatus[]>
   stats(): StoreStats
   close(): Promise<void>
   readonly turns: TurnPort
+}
+
+/** Care of what is stored: each backend knows its own damage. */
+export interface MaintenancePort {
+  verify(options: VerifyOptions): Promise<VerifyReport>
 }
 
 /** Turns, as far as they concern more than this process: a line per key that all processes see, a lease that one of them holds, and what

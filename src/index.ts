@@ -1,5 +1,6 @@
 export type { Effect, ErrorCode, ErrorKind } from './errors.js'
 export { errorCodes, isStoreError, StoreError } from './errors.js'
+export type * from './findings.js'
 export { Session } from './session.js'
 export { SessionStore } from './store.js'
 export type * from './types.js'

@@ -1,7 +1,7 @@
 /** The store as its users see it: checks what comes in and hands it to the backend. No I/O and no format here. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { uuidv7 } from 'uuidv7'
-import type { Backend } from './backend.js'
+import type { Backend, MaintenancePort } from './backend.js'
 import { StoreError } from './errors.js'
 import { openFileBackend } from './file/backend.js'
 import {
@@ -15,6 +15,7 @@ import {
   checkWait,
   encodeRecords,
 } from './input.js'
+import { FileMaintenance } from './maintenance/file-maintenance.js'
 import { Session } from './session.js'
 import { assertLanes } from './turns/lanes.js'
 import { Turns } from './turns/turns.js'
@@ -29,6 +30,7 @@ import type {
   TurnResult,
   TurnStatus,
   TurnsOptions,
+  VerifyOptions,
   VerifyReport,
   WaitOptions,
 } from './types.js'
@@ -44,6 +46,7 @@ const own = ['sessionId', 'createdAt', 'updatedAt', 'revision']
 
 export class SessionStore<T extends object = Fields> {
   #backend: Backend
+  #maintenance: MaintenancePort
   #schema: StandardSchemaV1 | undefined
   #recordBytesMax: number
   #closing: Promise<void> | undefined
@@ -54,8 +57,14 @@ export class SessionStore<T extends object = Fields> {
   #turns: Turns
   #closeMs: number
 
-  private constructor(backend: Backend, schema: StandardSchemaV1 | undefined, { recordBytesMax, lanes, closeMs }: CheckedOptions) {
+  private constructor(
+    backend: Backend,
+    maintenance: MaintenancePort,
+    schema: StandardSchemaV1 | undefined,
+    { recordBytesMax, lanes, closeMs }: CheckedOptions,
+  ) {
     this.#backend = backend
+    this.#maintenance = maintenance
     this.#schema = schema
     this.#recordBytesMax = recordBytesMax
     this.#closeMs = closeMs
@@ -80,7 +89,7 @@ export class SessionStore<T extends object = Fields> {
     const { entry, durability, checkpoint, lock, readOnly } = checked
     assertLanes(checked.lanes)
     const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, ...lock, checkKey })
-    return new SessionStore<FieldsOf<S>>(backend, entry, checked)
+    return new SessionStore<FieldsOf<S>>(backend, new FileMaintenance(backend.inside), entry, checked)
   }
 
   /** Runs the mutator on the metadata as it is inside the lock, and commits what it changed, all or nothing.
@@ -186,8 +195,8 @@ export class SessionStore<T extends object = Fields> {
   }
 
   /** Looks at every file and changes nothing. Works beside live writers. */
-  async verify(options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal } = {}): Promise<VerifyReport> {
-    return this.#run(() => this.#backend.verify(options))
+  async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    return this.#run(() => this.#maintenance.verify(options))
   }
 
   /** Who holds which lock, since when, and what this process makes of it. */

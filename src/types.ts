@@ -1,4 +1,5 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import type { Finding } from './findings.js'
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
 
@@ -122,11 +123,19 @@ export interface LockStatus {
   readonly waiting: number
 }
 
+export interface VerifyOptions {
+  /** Bytes read, and bytes to read. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+  signal?: AbortSignal | undefined
+}
+
 /** What `verify` found. Damage is in `damage`; everything else is normal wear that the chain rule has already dealt with. */
 export interface VerifyReport {
   readonly ok: boolean
   readonly files: readonly FileReport[]
   readonly damage: readonly Damage[]
+  /** Everything that was noticed, damage included, in the order of the files. */
+  readonly findings: readonly Finding[]
 }
 
 export interface FileReport {

@@ -5,8 +5,8 @@ import { nodeDisk } from '../file/durable.js'
 import { placesIn } from '../file/format.js'
 import { readIdentity } from '../file/lock/identity.js'
 import { bootTag } from '../file/log/chain.js'
-import { verifyStore } from '../file/verify.js'
 import type { SessionStore, VerifyReport } from '../index.js'
+import { verifyStore } from '../maintenance/verify/verify.js'
 import { withStoreToRead } from './options.js'
 
 type Store = SessionStore<Record<string, unknown>>

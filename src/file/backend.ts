@@ -14,7 +14,6 @@ import type {
   SessionsView,
   StoredRecord,
   StoreStats,
-  VerifyReport,
   WaitOptions,
 } from '../types.js'
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
@@ -31,7 +30,6 @@ import { readRange, readTail, type Source } from './transcripts/reading.js'
 import { decided } from './transcripts/receipts.js'
 import { Transcripts } from './transcripts/transcripts.js'
 import { FileTurns } from './turns/file-turns.js'
-import { verifyStore } from './verify.js'
 import { Vital } from './vital.js'
 
 export interface FileBackendOptions {
@@ -43,12 +41,24 @@ export interface FileBackendOptions {
   readonly checkKey: (key: unknown) => asserts key is string
 }
 
+/** What the backend is made of. */
+export interface Inside {
+  readonly host: Host
+  readonly places: StorePlaces
+  readonly options: FileBackendOptions
+  readonly counters: Counters
+  readonly tag: string
+  readonly metadata: Metadata
+  readonly transcripts: Transcripts
+  readonly vital: Vital
+}
+
 /** A store that small is folded on closing: the next open reads one file. */
 const foldOnCloseBytesMax = 4 << 20
 const readTriesMax = 20
 
 /** Opens the store in `dir`, and makes it where there is none. */
-export async function openFileBackend(dir: string, options: FileBackendOptions, host: Host = systemHost()): Promise<Backend> {
+export async function openFileBackend(dir: string, options: FileBackendOptions, host: Host = systemHost()): Promise<FileBackend> {
   const places = placesIn(resolvedStore(host, dir))
   const counters = newCounters()
   const tag = bootTag(host.identity.boot)
@@ -104,7 +114,7 @@ async function syncNames(host: Host, places: StorePlaces): Promise<void> {
   }
 }
 
-class FileBackend implements Backend {
+export class FileBackend implements Backend {
   #host: Host
   #places: StorePlaces
   #options: FileBackendOptions
@@ -116,6 +126,8 @@ class FileBackend implements Backend {
   #metadataBaton: Baton
   #readers = new Set<() => void>()
   readonly turns: FileTurns
+  /** For maintenance, which knows the files. */
+  readonly inside: Inside
 
   constructor(host: Host, places: StorePlaces, options: FileBackendOptions, counters: Counters, metadataBaton: Baton, tag: string) {
     this.#host = host
@@ -130,6 +142,7 @@ class FileBackend implements Backend {
     const committing = { durability, waitMs, counters, does: 'commit' }
     this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
     this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
+    this.inside = { host, places, options, counters, tag, metadata: this.#metadata, transcripts: this.#transcripts, vital: this.#vital }
     const leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
     this.turns = new FileTurns(host, leases, `${places.locks}/turns`, {
       assertWritable: () => {
@@ -243,14 +256,6 @@ class FileBackend implements Backend {
     this.#assertNotMutating()
     this.#vital.assertWritable()
     await typed(this.#metadata.checkpoint({}), 'checkpointing', 'none')
-  }
-
-  verify(options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal }): Promise<VerifyReport> {
-    const checkPair = async () => {
-      await this.#metadata.reload()
-      return (await this.#metadata.cells()).size
-    }
-    return verifyStore(this.#host.disk, this.#places, this.#tag, checkPair, options)
   }
 
   async locks(): Promise<LockStatus[]> {

@@ -5,6 +5,7 @@ import path from 'node:path'
 import { openFileBackend } from '../../src/file/backend.js'
 import { checkKey } from '../../src/input.js'
 import type { Durability } from '../../src/types.js'
+import { careOf } from './care.js'
 import { describeBackend } from './conformance.js'
 import { describeTurns } from './turns-conformance.js'
 
@@ -13,6 +14,7 @@ function fileBackend(durability: Durability, checkpoint: 'auto' | 'always'): voi
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'holdfast-backend-'))
     return {
       open: () => openFileBackend(dir, { durability, checkpoint, waitMs: 10_000, maxHoldMs: 15_000, readOnly: false, checkKey }),
+      care: careOf,
       remove: async () => fs.rmSync(dir, { recursive: true, force: true }),
     }
   }

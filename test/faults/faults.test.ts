@@ -2,6 +2,7 @@
  *  written finds it, whoever is told that nothing was does not, everybody else goes on, and no error is without a type. */
 import { describe, expect, test, vi } from 'vitest'
 import { isStoreError } from '../../src/errors.js'
+import { careOf } from '../backend/care.js'
 import { acting, longScenario, morning } from '../crash/scenarios.js'
 import { census } from '../simulation/census.js'
 import { assertBorneOut, deedsOf } from '../simulation/ledger.js'
@@ -153,6 +154,6 @@ describe('one file that cannot be read or written', () => {
     faulty.mend()
     await store.append('one', encoded('f'), {})
     expect((await store.tail('one', 9)).map(({ record }) => record.name)).toEqual(['a', 'f'])
-    expect((await store.verify({})).damage).toEqual([])
+    expect((await careOf(store).verify({})).damage).toEqual([])
   })
 })

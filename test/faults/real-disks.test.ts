@@ -19,6 +19,7 @@ import { isStoreError } from '../../src/errors.js'
 import { openFileBackend } from '../../src/file/backend.js'
 import { nodeDisk } from '../../src/file/durable.js'
 import { systemHost } from '../../src/file/host.js'
+import { careOf } from '../backend/care.js'
 import { encoded, increment, storeOptions } from '../simulation/store-on-disk.js'
 import { canMake, mayMount, mountImage, mountReadOnly, mountTmpfs, temporaryDirectory } from './mounts.js'
 
@@ -70,7 +71,7 @@ describe.skipIf(!root)('a disk that is really full (needs root)', () => {
     }
     expect(await names(store, 'one')).toEqual(['a'])
     expect((await store.get('one'))?.count).toBe(1)
-    expect((await (await opened(join(mount, 'store'), true)).verify({})).damage).toEqual([])
+    expect((await careOf(await opened(join(mount, 'store'), true)).verify({})).damage).toEqual([])
     rmSync(filler)
     await store.append('one', encoded('b'), {})
     expect(await increment(store, 'one')).toBe(2)
@@ -78,7 +79,7 @@ describe.skipIf(!root)('a disk that is really full (needs root)', () => {
     const next = await opened(join(mount, 'store'))
     expect(await names(next, 'one')).toEqual(['a', 'b'])
     expect((await next.get('one'))?.text).toBeUndefined()
-    expect((await next.verify({})).damage).toEqual([])
+    expect((await careOf(next).verify({})).damage).toEqual([])
   })
 
   test('a large append that does not fit fails alone; small ones of the same commit are written', async () => {
@@ -124,7 +125,7 @@ describe.skipIf(!root)('a disk that is really full (needs root)', () => {
     const next = await opened(join(mount, 'store'))
     expect((await next.get('key 0'))?.count).toBe(1)
     expect(String((await next.get('key 19'))?.text)).toHaveLength(20_000)
-    expect((await next.verify({})).damage).toEqual([])
+    expect((await careOf(next).verify({})).damage).toEqual([])
     const left = execFileSync('find', [join(mount, 'store', 'locks'), '-type', 'f'], { encoding: 'utf8' })
     expect(left, 'nothing staged stays behind').toBe('')
   })
@@ -138,7 +139,7 @@ describe.skipIf(!root)('a read-only mount (needs root)', () => {
     const mount = mountReadOnly(directory)
     const reader = await opened(mount, true)
     expect(await names(reader, 'one')).toEqual(['a'])
-    expect((await reader.verify({})).ok).toBe(true)
+    expect((await careOf(reader).verify({})).ok).toBe(true)
     await writer.append('one', encoded('b'), {})
     expect(await names(reader, 'one'), 'beside a live writer').toEqual(['a', 'b'])
     const refused = await refusal(reader.append('one', encoded('c'), {}))
@@ -174,7 +175,7 @@ describe.each(['xfs', 'btrfs', 'ext4'])('on %s', (kind) => {
       expect(await names(next, 'own 1')).toHaveLength(20)
       expect(await next.get('own 0')).toBeUndefined()
       expect(readdirSync(join(directory, 'archive')).filter((name) => name.endsWith('.jsonl'))).toHaveLength(2)
-      const report = await next.verify({})
+      const report = await careOf(next).verify({})
       expect(report.damage).toEqual([])
       expect(report.files.reduce((sum, { records, kind }) => (kind === 'snapshot' || kind === 'journal' ? sum : sum + records), 0)).toBe(60)
     },
@@ -229,7 +230,7 @@ describe('links and missing directories', () => {
     expect(await names(next, 'two')).toEqual(['c'])
     expect(lstatSync(join(directory, 'transcripts', file)).isSymbolicLink()).toBe(true)
     expect(readFileSync(join(base, file))).toEqual(before)
-    expect((await next.verify({})).damage.map(({ file }) => file)).toEqual([`transcripts/${file}`])
+    expect((await careOf(next).verify({})).damage.map(({ file }) => file)).toEqual([`transcripts/${file}`])
   })
 
   test('a store whose directories are missing is made, with those above it', async () => {

@@ -5,6 +5,7 @@ import type { Host } from '../../src/file/host.js'
 import { bootTag, Chain } from '../../src/file/log/chain.js'
 import { readBody } from '../../src/file/log/record.js'
 import type { Entry, VerifyReport } from '../../src/types.js'
+import { careOf } from '../backend/care.js'
 import { openStore, storeDirectory } from './store-on-disk.js'
 
 export interface Found {
@@ -41,7 +42,7 @@ export async function census(host: Host, goOn: boolean): Promise<Census> {
       key,
       records.filter((found) => found.sessionId === sessionId && !found.archived),
     )
-  const report = await store.verify({})
+  const report = await careOf(store).verify({})
   if (goOn) await goesOn(store, [...entries.keys()])
   await store.close()
   return { entries, records, report }

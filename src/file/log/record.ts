@@ -25,7 +25,8 @@ export interface LineMark extends Mark {
   readonly bodyBytes: number
 }
 
-/** What stands in `$$`. Exactly one of header, seal and turn in a record of the store's own; else an id, an input, a turn's number. */
+/** What stands in `$$`. Exactly one of header, seal, turn, summary and lost in a record of the store's own; else an id, an input, a turn's
+ *  number. */
 export interface SystemPart {
   readonly id?: string
   /** The request whose input this is, while no turn has taken it and ever after. */
@@ -41,6 +42,27 @@ export interface SystemPart {
   readonly header?: Header
   readonly seal?: Seal
   readonly turn?: TurnEvent
+  readonly summary?: Summary
+  readonly lost?: Lost
+}
+
+/** Stands for everything up to a record, for whoever reads with `compacted: true`. The records themselves stay, until bytes are compacted. */
+export interface Summary {
+  /** The last record that it stands for, and how many those are. */
+  readonly upTo: number
+  readonly records: number
+  readonly text: string
+  /** Epoch ms. */
+  readonly at: number
+}
+
+/** Stands where a record was that no repair could save. One for each, so that numbers go on without a gap. */
+export interface Lost {
+  /** Why, in words. */
+  readonly why: string
+  /** Relative to the store: where the bytes are kept that stood here; absent when there were none. */
+  readonly quarantine?: string
+  readonly at: number
 }
 
 /** One that no turn has taken; 1 at the end: the request id was the caller's own. */
@@ -106,14 +128,19 @@ export interface Header {
   readonly turns?: { readonly last: number; readonly requests?: readonly RequestRow[] }
   /** Lines without `$` that stood in the file before the first record. */
   readonly foreign?: { readonly lines: number; readonly bytes: number; readonly crc: string }
+  /** transcript: this file was made from an earlier one of the same session, by a compaction or a repair. Crcs of the headers of those, last first. */
+  readonly replaces?: readonly string[]
   readonly createdAt: number
 }
 
 /** Last record of a log: nothing chains after it. */
 export interface Seal {
   /** checkpoint: journal folded into the snapshot with hash `next` · rotated: the key goes on in session `next` · deleted: the key is gone ·
-   *  suspect: a sync failed, the file is written anew from what chains up to here. */
-  readonly reason: 'checkpoint' | 'rotated' | 'deleted' | 'suspect'
+   *  suspect: a sync failed, the file is written anew from what chains up to here · compacted: the file is written anew without what is
+   *  before `from`; the whole of it goes to the archive. */
+  readonly reason: 'checkpoint' | 'rotated' | 'deleted' | 'suspect' | 'compacted'
+  /** compacted: the first record that stays. */
+  readonly from?: number
   readonly next?: string
   readonly key?: string
   /** Why the caller asked for it. */
@@ -124,6 +151,9 @@ export interface Seal {
 export const headerPrefix = '{"$$":{"header":'
 export const sealPrefix = '{"$$":{"seal":'
 export const turnPrefix = '{"$$":{"turn":'
+export const summaryPrefix = '{"$$":{"summary":'
+export const lostPrefix = '{"$$":{"lost":'
+const ownPrefixes = [turnPrefix, headerPrefix, sealPrefix, summaryPrefix, lostPrefix]
 const idPrefix = '{"$$":{"id":'
 const inputPrefix = '{"$$":{"input":'
 
@@ -223,9 +253,9 @@ export function startsWith(bytes: Buffer, start: number, prefix: string): boolea
 }
 
 export function isSystemOnly(bytes: Buffer, start: number): boolean {
-  // All three begin alike, and nothing else does that often.
+  // All of them begin alike, and nothing else does that often.
   if (bytes[start + 1] !== 0x22 || bytes[start + 2] !== 0x24 || bytes[start + 3] !== 0x24) return false
-  return startsWith(bytes, start, headerPrefix) || startsWith(bytes, start, sealPrefix) || startsWith(bytes, start, turnPrefix)
+  return ownPrefixes.some((prefix) => startsWith(bytes, start, prefix))
 }
 
 export function isInput(bytes: Buffer, start: number): boolean {

@@ -1,10 +1,10 @@
 /** Looks at every file of a store, and changes nothing. */
-import { errnoOf, isStoreError } from '../errors.js'
-import type { Damage, FileReport, VerifyReport } from '../types.js'
-import type { Disk } from './durable.js'
-import { Chain, type ChainSink } from './log/chain.js'
-import { pieces } from './log/pieces.js'
-import { isSystemOnly } from './log/record.js'
+import { errnoOf, isStoreError } from '../../errors.js'
+import type { Disk } from '../../file/durable.js'
+import { Chain, type ChainSink } from '../../file/log/chain.js'
+import { pieces } from '../../file/log/pieces.js'
+import { isSystemOnly } from '../../file/log/record.js'
+import type { Damage, FileReport, VerifyOptions, VerifyReport } from '../../types.js'
 
 export interface VerifyPlaces {
   readonly store: string
@@ -12,11 +12,6 @@ export interface VerifyPlaces {
   readonly journal: string
   readonly transcripts: string
   readonly archive: string
-}
-
-export interface VerifyOptions {
-  readonly onProgress?: ((done: number, total: number) => void) | undefined
-  readonly signal?: AbortSignal | undefined
 }
 
 interface Target {
@@ -76,7 +71,7 @@ export async function verifyStore(
     files.push(found.report)
     if (found.damage) damage.push(found.damage)
   }
-  return { ok: damage.length === 0, files, damage }
+  return { ok: damage.length === 0, files, damage, findings: [] }
 }
 
 function logsIn(disk: Disk, directory: string, kind: 'transcript' | 'archive'): Target[] {
