@@ -74,6 +74,8 @@ export class Chain {
   /** Whether bytes without a newline follow the last line. */
   openTail = false
   header: Header | undefined
+  /** Of the header's record; undefined while it has not been read. */
+  headerCrc: number | undefined
   seal: Seal | undefined
   damage: ChainDamage | undefined
   records = 0
@@ -175,6 +177,7 @@ export class Chain {
   #begin(lines: readonly Line[], bytes: Buffer, base: number, sink: ChainSink): void {
     const { start, mark } = lines[0]!
     this.header = readBody(bytes, start, mark).system?.header
+    this.headerCrc = mark.crc
     const named = this.header?.foreign
     if (named && (named.bytes !== this.foreign.bytes || named.crc !== hex8(this.foreign.crc)))
       this.#damaged(`the ${named.lines} lines before the header are not those that it names`, 0, 0)

@@ -16,6 +16,8 @@ export interface Source {
   readonly tag: string
   /** How to let go of the files that are being read; for when the store is closed under somebody who does not go on. */
   readonly readers: Set<() => void>
+  /** Throws when the file behind the descriptor, or that there is none, is not what the metadata remembers. */
+  readonly assertKept?: (fd: number | undefined) => void
 }
 
 export interface Range {
@@ -31,8 +33,19 @@ export interface Raw {
   readonly system: SystemPart | undefined
 }
 
-/** undefined when there is no such file. */
+/** undefined when there is no such file. @throws LOG_CORRUPT  it has lost something, or there should be one. */
 export function openSource(source: Source): number | undefined {
+  const fd = openFile(source)
+  try {
+    source.assertKept?.(fd)
+    return fd
+  } catch (error) {
+    if (fd !== undefined) source.disk.close(fd)
+    throw error
+  }
+}
+
+function openFile(source: Source): number | undefined {
   try {
     return source.disk.open(source.path, 'read')
   } catch (error) {

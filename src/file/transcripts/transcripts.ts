@@ -2,23 +2,26 @@
  *
  *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
-import { crc32 } from 'node:zlib'
 import { errnoOf, isStoreError, StoreError } from '../../errors.js'
 import type { RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
 import type { CommitterOptions } from '../job.js'
-import { Baton, type Held } from '../lock/baton.js'
+import type { Baton, Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { type Seal, systemBody } from '../log/record.js'
+import { entryOf } from '../metadata/cells.js'
 import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
 import type { CommitOptions, JobFor } from './append.js'
 import { Detours } from './detours.js'
+import { MarkCheck } from './mark-check.js'
+import { Marks } from './marks.js'
 import { decided } from './receipts.js'
 import { nextLog, putLog, rewriteLog } from './rewrite.js'
+import { Slots } from './slots.js'
 import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
 
 export interface TranscriptsPlaces {
@@ -34,7 +37,6 @@ interface Open {
   pins: number
 }
 
-const slots = 64
 const openMax = 256
 const movesMax = 100
 
@@ -42,18 +44,19 @@ export class Transcripts {
   #host: Host
   #places: TranscriptsPlaces
   #options: CommitterOptions
-  #maxHoldMs: number
   #metadata: Metadata
   #vital: Vital
   #tag: string
   #tools: TranscriptTools
   #viewTools: ViewTools
-  #batons = new Map<number, Baton>()
+  #slots: Slots
   #open = new Map<string, Open>()
   #detours: Detours
   /** Appends that have been submitted and not answered: who comes after them goes where they went, and is moved behind them. */
   #ahead = new Map<string, { readonly open: Open; calls: number }>()
   #directorySync: SharedSync
+  readonly marks: Marks
+  readonly markCheck: MarkCheck
 
   constructor(
     host: Host,
@@ -68,19 +71,23 @@ export class Transcripts {
     this.#host = host
     this.#places = places
     this.#options = options
-    this.#maxHoldMs = maxHoldMs
+    this.#slots = new Slots(host, places.locks, maxHoldMs, options.counters)
     this.#metadata = metadata
     this.#vital = vital
     this.#tag = tag
     this.#viewTools = viewTools
     this.#detours = new Detours(host.clock, options.waitMs)
     this.#directorySync = new SharedSync(() => host.disk.syncDirectory(places.transcripts))
+    this.marks = new Marks(host, metadata, vital, options.durability)
+    this.markCheck = new MarkCheck(host.disk, tag, metadata)
     this.#tools = {
       host,
       vital,
       directory: places.transcripts,
       names: (key, sessionId) => metadata.names(key, sessionId),
       reloadNames: () => metadata.reload(),
+      mark: (key, sessionId) => metadata.lastKnownMark(key, sessionId),
+      marks: this.markCheck,
       rewrite: async (transcript, log, held) => void (await this.#rewrite(transcript, log, held)),
       rescue: (transcript, error) => this.#rescue(transcript, error),
       syncDirectory: () => this.#directorySync.run(),
@@ -88,18 +95,7 @@ export class Transcripts {
   }
 
   baton(slot: number): Baton {
-    let baton = this.#batons.get(slot)
-    if (!baton) {
-      const name = String(slot).padStart(2, '0')
-      const label = `transcripts/${name}`
-      baton = new Baton(this.#host, `${this.#places.locks}/transcripts/${name}`, {
-        maxHoldMs: this.#maxHoldMs,
-        counters: this.#options.counters,
-        label,
-      })
-      this.#batons.set(slot, baton)
-    }
-    return baton
+    return this.#slots.baton(slot)
   }
 
   pathOf(sessionId: string): string {
@@ -119,7 +115,7 @@ export class Transcripts {
     const label = `transcripts/${sessionId}.jsonl`
     const place = { disk: this.#host.disk, path: this.pathOf(sessionId), label, tag: this.#tag, counters: this.#options.counters }
     const transcript = new Transcript(sessionId, key, place, this.#tools)
-    const committer = new Committer(this.#host, this.baton(crc32(sessionId) % slots), transcript, this.#options)
+    const committer = new Committer(this.#host, this.#slots.of(sessionId), transcript, this.#options)
     const open: Open = { transcript, committer, pins: 0 }
     this.#open.set(sessionId, open)
     if (this.#open.size > openMax) this.#evict()
@@ -130,6 +126,7 @@ export class Transcripts {
     for (const [sessionId, { transcript, committer, pins }] of this.#open) {
       if (this.#open.size <= openMax) return
       if (pins > 0 || !committer.idle || transcript.busy) continue
+      this.marks.take(transcript)
       transcript.forget()
       this.#open.delete(sessionId)
     }
@@ -166,7 +163,9 @@ export class Transcripts {
         if (inLine) this.#detours.leave(key)
         inLine = false
         try {
-          return await submitted
+          const result = await submitted
+          this.marks.note(open.transcript, options.endsTurn ?? false)
+          return result
         } catch (error) {
           if (!isMoved(error)) throw error
         } finally {
@@ -348,11 +347,12 @@ export class Transcripts {
   }
 
   async #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
-    await this.#metadata.commitChange((get) => {
-      const entry = get(key)
-      if (entry?.sessionId !== from) return undefined
-      if (to === undefined) return { key, cell: undefined, json: '', dropped: from }
-      return changed(key, entry, entry as unknown as Record<string, unknown>, this.#viewTools, undefined, to)
+    await this.#metadata.commitOwn((cellOf) => {
+      const cell = cellOf(key)
+      const entry = cell && entryOf(cell)
+      if (entry?.sessionId !== from) return []
+      if (to === undefined) return [{ key, cell: undefined, json: '', dropped: from }]
+      return [changed(key, entry, entry as unknown as Record<string, unknown>, this.#viewTools, {}, to)]
     }, wait)
   }
 
@@ -389,6 +389,7 @@ export class Transcripts {
   }
 
   close(): void {
+    this.marks.close()
     for (const { transcript } of this.#open.values()) transcript.forget()
     this.#open.clear()
   }
