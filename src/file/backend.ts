@@ -250,7 +250,7 @@ export class FileBackend implements Backend {
   /** The mark is that of before the file is opened. */
   #source(sessionId: string, key: string): Source {
     const file = this.#file(sessionId)
-    return { ...file, assertKept: this.#transcripts.markCheck.keeping(file.label, key, sessionId) }
+    return { ...file, lacks: this.#transcripts.markCheck.lacking(file.label, key, sessionId) }
   }
 
   #file(sessionId: string): Source {

@@ -108,7 +108,6 @@ export class Metadata implements LogOwner {
   async sessionIdOf(key: string): Promise<string | undefined> {
     return (await this.get(key))?.sessionId
   }
-
   async cells(): Promise<Cells> {
     await this.#fresh()
     return new Map(this.#cells)

@@ -7,7 +7,6 @@ import { StoreError } from '../../errors.js'
 import { type Disk, type FileStat, isUntouched, readFully } from '../durable.js'
 import type { ChainDamage } from '../log/chain.js'
 import { readHeader } from '../log/header.js'
-import { logCorrupt } from '../log/log-file.js'
 import { claimedMark, type Header, hex8 } from '../log/record.js'
 import { openTail } from '../log/tail.js'
 import type { HighWaterMark } from '../metadata/mark.js'
@@ -40,15 +39,15 @@ export class MarkCheck {
     this.#names = names
   }
 
-  /** For readers, before they open the file: what will throw when the file, or that there is none, does not bear the mark out. */
-  keeping(label: string, key: string, sessionId: string): (fd: number | undefined) => void {
+  /** For readers, before they open the file: what will say, of the file that is then open or of there being none, what it lacks. */
+  lacking(label: string, key: string, sessionId: string): (fd: number | undefined) => ChainDamage | undefined {
     const mark = this.#names.lastKnownMark(key, sessionId)
     return (fd) => {
-      if (!mark) return
-      const damage = fd === undefined ? undefined : this.look(sessionId, fd, mark)
-      if (damage) throw logCorrupt(label, damage)
+      if (!mark) return undefined
+      if (fd !== undefined) return this.look(sessionId, fd, mark)
       // The archive gets a transcript only after the metadata has stopped naming it.
-      if (fd === undefined && this.#names.names(key, sessionId)) throw transcriptMissing(label, sessionId, mark)
+      if (this.#names.names(key, sessionId)) throw transcriptMissing(label, sessionId, mark)
+      return undefined
     }
   }
 
@@ -102,7 +101,7 @@ export function judge(disk: Disk, fd: number, size: number, tag: string, mark: H
   }
   const found = readHeader(disk, fd, size)
   if (found?.header && found.crc !== mark.header && tookPlaceOf(found.header, mark.header)) return undefined
-  return { why: `another record stands there than had been on the disk as seq ${mark.seq}`, byte: 0, seq: mark.seq }
+  return { why: `another record stands there than had been on the disk as seq ${mark.seq}`, byte: 0, seq: 0 }
 }
 
 function tookPlaceOf({ replaces = [] }: Header, header: number): boolean {
