@@ -4,7 +4,7 @@ import { isStoreError } from '../../src/errors.js'
 import type { FileBackendOptions } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
 import { attempt, type Teller } from '../simulation/ledger.js'
-import { encoded, increment, openStore } from '../simulation/store-on-disk.js'
+import { encoded, increment, openStore, writeMarks } from '../simulation/store-on-disk.js'
 
 export interface Scenario {
   readonly name: string
@@ -22,6 +22,7 @@ export interface Acting {
   rotate(key: string): Promise<unknown>
   remove(key: string): Promise<unknown>
   checkpoint(): Promise<unknown>
+  marks(): Promise<unknown>
   close(): Promise<unknown>
 }
 
@@ -34,6 +35,7 @@ export async function acting(host: Host, teller: Teller, options: Partial<FileBa
     rotate: (key) => attempt(teller, `rotate ${key}`, () => store.rotate(key, 'reset', {})),
     remove: (key) => attempt(teller, `delete ${key}`, () => store.delete(key, {})),
     checkpoint: () => attempt(teller, 'checkpoint', () => store.checkpoint()),
+    marks: () => attempt(teller, 'marks', () => writeMarks(store)),
     async close() {
       await store.close()
       store = await openedAtLast(host, options)
@@ -104,6 +106,16 @@ export const shortScenarios: readonly Scenario[] = [
       await act.append('two', 'd')
     },
   },
+  {
+    name: 'marks among appends',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await Promise.all([act.append('one', 'd'), act.marks(), act.append('three', 'e')])
+      await Promise.all([act.marks(), act.append('three', 'f'), act.rotate('one')])
+      await act.marks()
+    },
+  },
   { name: 'closing', opened: true, before: twoSessions, during: async (act) => act.close() },
 ]
 
@@ -113,6 +125,7 @@ export async function morning(act: Acting): Promise<void> {
   await Promise.all([act.append('three', 'd'), act.append('three', 'e,f', { id: 'id-e' }), act.count('three'), act.count('one')])
   await act.checkpoint()
   await act.append('one', 'g')
+  await act.marks()
   await act.count('one')
   await act.rotate('one')
   await Promise.all([act.append('one', 'h,i'), act.count('three'), act.append('two', 'j')])

@@ -9,7 +9,7 @@ import type { Program, SimulatedProcess } from './machine.js'
 import { processDisk } from './process-disk.js'
 import { SimulatedDisk } from './simulated-disk.js'
 import { simulatedHost } from './simulated-host.js'
-import { encoded, increment, openStore } from './store-on-disk.js'
+import { encoded, increment, openStore, writeMarks } from './store-on-disk.js'
 
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
 if (soak) vi.setConfig({ testTimeout: 3_600_000 })
@@ -30,6 +30,7 @@ const appending =
     attempt(process, `append shared ${name}`, () => store.append('shared', encoded(...name.split(',')), options))
 const rotating: Part = (store, process) => attempt(process, 'rotate shared', () => store.rotate('shared', 'reset', {}))
 const deleting: Part = (store, process) => attempt(process, 'delete shared', () => store.delete('shared', {}))
+const marking: Part = (store, process) => attempt(process, 'marks', () => writeMarks(store))
 const checkpointing: Part = (store, process) => attempt(process, 'checkpoint', () => store.checkpoint())
 
 /** Looks twice: what it sees the second time may not be older. */
@@ -71,6 +72,8 @@ async function madeStore(prepare?: (store: Backend) => Promise<unknown>): Promis
 }
 
 async function assertBorneOutAtTheEnd({ disk, facts }: End, before: readonly Deed[]): Promise<void> {
+  const alarm = facts.find(({ fact }) => /^(not|unsure) .*_CORRUPT/.test(fact))
+  if (alarm) throw new Error(`damage was told where there is none: ${alarm.fact}`)
   const host = simulatedHost(processDisk(disk, lastPid), { pid: lastPid })
   const found = await census(host, true)
   assertBorneOut([...before, ...deedsOf(facts)], found)
@@ -147,6 +150,14 @@ describe('whatever the order of their system calls', () => {
   ])('a first append meets a %s: it lands where it is found again', async (_, closing) => {
     const disk = await madeStore((store) => increment(store, 'shared'))
     await explored(disk, [program(appending('a')), program(closing)])
+  })
+
+  test.each<[what: string, part: Part]>([
+    ['an append', appending('b')],
+    ['a rotation', rotating],
+    ['a reader', reading],
+  ])('marks meet %s: a sound transcript is never taken for a damaged one (F29)', async (_, part) => {
+    await explored(await written(), [program(appending('a'), marking), program(part)], earlier)
   })
 
   test('a count meets a checkpoint', async () => {
