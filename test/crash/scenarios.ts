@@ -111,7 +111,10 @@ export const shortScenarios: readonly Scenario[] = [
     opened: true,
     before: twoSessions,
     during: async (act) => {
-      await Promise.all([act.append('one', 'd'), act.marks(), act.append('three', 'e')])
+      const appending = [act.append('one', 'd'), act.append('three', 'e')]
+      // They have landed by then, and are not on the disk yet.
+      for (let turn = 0; turn < 20; turn++) await Promise.resolve()
+      await Promise.all([act.marks(), ...appending])
       await Promise.all([act.marks(), act.append('three', 'f'), act.rotate('one')])
       await act.marks()
     },
