@@ -5,22 +5,12 @@ import { describe, expect, test } from 'vitest'
 import { Chain, type VoidKind } from '../../src/file/log/chain.js'
 import { suffixCrc } from '../../src/file/log/crc.js'
 import type { LineMark } from '../../src/file/log/record.js'
-import { type ByteSource, scan } from '../../src/file/log/scan.js'
+import { scan } from '../../src/file/log/scan.js'
+import { bytesSource } from './bytes-source.js'
 import { batchOf, LogText, otherBoot, thisBoot } from './log-text.js'
 import { bornLog, races, run } from './races.js'
 
 const numRuns = process.env.HOLDFAST_SOAK ? 5_000 : 150
-
-function bytesSource(bytes: Buffer): ByteSource {
-  let position = 0
-  return {
-    read(into, offset, length) {
-      const got = bytes.copy(into, offset, position, Math.min(bytes.length, position + length))
-      position += got
-      return got
-    },
-  }
-}
 
 function noting() {
   const seen: unknown[] = []
@@ -72,7 +62,7 @@ describe('a scan says what the chain says', () => {
         const { file } = run(steps, { claims, start: bornLog() })
         // Behind the header: before it, only whoever parses a line knows whether it is somebody else's.
         const born = file.indexOf(0x0a) + 1
-        const at = born + (where % (file.length - born))
+        const at = born + (where % (file.length - born + 1))
         const newline = file.indexOf(0x0a, at)
         const changed = [
           Buffer.from(file).fill(0, at, Math.min(file.length, at + length)),
