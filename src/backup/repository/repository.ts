@@ -40,7 +40,11 @@ export interface SnapshotWriter {
    *  @param bytes  the file's bytes from a position on, to its end. Called at most once; not at all for directories and links, nor for
    *  a file that `previous` covers whole. Its error is thrown on; the snapshot goes on without the file.
    *  @param previous  what an earlier snapshot has of it. */
-  file(facts: FileFacts | (() => FileFacts), bytes?: (from: number) => AsyncIterable<Uint8Array>, previous?: PreviousFile): Promise<StoredFile>
+  file(
+    facts: FileFacts | (() => FileFacts),
+    bytes?: (from: number) => AsyncIterable<Uint8Array>,
+    previous?: PreviousFile,
+  ): Promise<StoredFile>
   /** The manifest, last and atomically. Until then the snapshot does not exist. When it returns, everything that the manifest names is
    *  on the target.
    *  @throws LOCK_LOST  effect none: the backup stood still for so long that a prune has given it up. Begin again. */
