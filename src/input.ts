@@ -3,7 +3,16 @@ import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
 import type { EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
-import type { AppendOptions, ReadOptions, StoreOptions, TurnOptions, TurnsOptions, WaitOptions } from './types.js'
+import type {
+  AppendOptions,
+  CompactOptions,
+  ReadOptions,
+  StoreOptions,
+  TailOptions,
+  TurnOptions,
+  TurnsOptions,
+  WaitOptions,
+} from './types.js'
 
 export const keyCharactersMax = 512
 export const recordsPerCallMax = 1_000
@@ -41,7 +50,23 @@ const turn = z.strictObject({
   maxTurnMs: z.number().int().min(100).max(dayMs).default(maxTurnMsDefault),
 })
 const turns = z.strictObject({ key: z.string().optional(), limit: seq.optional() })
-const read = z.object({ after: seq.optional(), limit: seq.optional(), signal: z.instanceof(AbortSignal).optional() })
+const read = z.object({
+  after: seq.optional(),
+  limit: seq.optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+  compacted: z.boolean().optional(),
+})
+const tail = z.strictObject({ compacted: z.boolean().optional() })
+const keepLastDefault = 20
+const keepLastMax = 1_000_000
+const isFunction = (value: unknown): value is (...of: never[]) => unknown => typeof value === 'function'
+const compact = wait.extend({
+  keepLast: z.number().int().min(0).max(keepLastMax).default(keepLastDefault),
+  summarize: z.custom<CompactOptions['summarize']>(isFunction, 'must be a function'),
+  cutBefore: z.custom<CompactOptions['cutBefore']>(isFunction, 'must be a function').optional(),
+  requestId: z.string().optional(),
+  channelId: z.string().optional(),
+})
 
 const isSchema = (value: unknown) =>
   (typeof value === 'object' || typeof value === 'function') &&
@@ -111,7 +136,16 @@ export function checkTurns(options: TurnsOptions | undefined): TurnsOptions {
   return options === undefined ? {} : checked(turns, options, 'options')
 }
 
-export function checkCount(count: unknown): number {
+export function checkCompact(options: CompactOptions) {
+  return checked(compact, options, 'options')
+}
+
+export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {
+  checkCount(count)
+  return options === undefined ? {} : checked(tail, options, 'options')
+}
+
+function checkCount(count: unknown): number {
   if (typeof count === 'number' && Number.isSafeInteger(count) && count >= 0) return count
   throw new StoreError('INVALID_OPTION', `tail takes a whole number of records, not ${String(count)}.`, { hint: 'Nothing was done.' })
 }

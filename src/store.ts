@@ -7,9 +7,9 @@ import { openFileBackend } from './file/backend.js'
 import {
   type CheckedOptions,
   checkAppend,
-  checkCount,
   checkKey,
   checkOptions,
+  checkTail,
   checkTurn,
   checkTurns,
   checkWait,
@@ -72,7 +72,7 @@ export class SessionStore<T extends object = Fields> {
       freshId: uuidv7,
       encode: (records) => encodeRecords(records, recordBytesMax),
       checkAppend,
-      checkCount,
+      checkTail,
     })
   }
 

@@ -28,11 +28,7 @@ export function summaryJob(
     system: true,
     solo: true,
     run: (log) => {
-      if (sessionId !== summary.sessionId)
-        throw new StoreError('SEQ_CONFLICT', `${JSON.stringify(key)} names the session ${sessionId} now, not ${summary.sessionId}.`, {
-          details: { sessionId, key, expectedSessionId: summary.sessionId },
-          hint: 'Nothing was written. The session was rotated or deleted while it was summarized; the archive has what was said in it.',
-        })
+      if (sessionId !== summary.sessionId) throw sessionGone(key, summary.sessionId, sessionId)
       const found = log.chain.seq > base ? summaryAfter(place, log.fd, log.size, base) : undefined
       theirs = found && found.upTo >= upTo ? { ours: false, seq: found.seq, upTo: found.upTo, records: found.records } : undefined
       return theirs ? [] : [systemBody({ summary: { upTo, records, text, at: nowMs() } })]
@@ -41,4 +37,11 @@ export function summaryJob(
     dependsOn: () => theirs?.seq ?? -1,
     alsoDurable: nameDurable,
   }
+}
+
+export function sessionGone(key: string, expectedSessionId: string, sessionId?: string): StoreError {
+  return new StoreError('SEQ_CONFLICT', `${JSON.stringify(key)} names ${sessionId ?? 'no session'} now, not ${expectedSessionId}.`, {
+    details: { key, sessionId, expectedSessionId },
+    hint: 'Nothing was written. The session was rotated or deleted meanwhile; the archive has what was said in it.',
+  })
 }

@@ -12,7 +12,7 @@ import type {
   TurnLease,
 } from '../../backend.js'
 import type { StoreError } from '../../errors.js'
-import type { AppendOptions, AppendReceipt, StoredRecord } from '../../types.js'
+import type { AppendOptions, AppendReceipt, StoredRecord, TailOptions } from '../../types.js'
 import type { Lease } from '../lock/lease.js'
 import type { CommitOptions, JobFor } from '../transcripts/append.js'
 import { appendJob } from '../transcripts/append.js'
@@ -114,8 +114,8 @@ export class KeyLease implements TurnLease {
     return readInputs(this.#tools.source(turn.sessionId), at) ?? this.#gone(turn)
   }
 
-  async tail(turn: StartedTurn, count: number): Promise<StoredRecord[]> {
-    return readConversation(this.#tools.source(turn.sessionId), count) ?? this.#gone(turn)
+  async tail(turn: StartedTurn, count: number, { compacted }: TailOptions = {}): Promise<StoredRecord[]> {
+    return readConversation(this.#tools.source(turn.sessionId), count, compacted) ?? this.#gone(turn)
   }
 
   end(turn: StartedTurn, request: RequestFacts, ending: TurnEnding): Promise<{ left: number }> {

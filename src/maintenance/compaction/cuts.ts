@@ -17,21 +17,22 @@ const nothing: Said = { role: undefined, calls: [], results: [], answers: false 
 /** For each place, whether the records may be parted before it. One longer than the records: the last place is the end. */
 export function chatCuts(records: readonly StoredRecord[]): boolean[] {
   const said = records.map(({ record }) => saidIn(record))
-  const open = new Map<string, number>()
+  const calls = new Map<string, number>()
+  const answered = new Set<string>()
   const cuts = new Array<boolean>(records.length + 1).fill(true)
   const forbid = (from: number, to: number) => cuts.fill(false, from + 1, to + 1)
-  for (const [at, { calls, results, answers, role }] of said.entries()) {
+  let spoken = -1
+  for (const [at, { calls: made, results, answers, role }] of said.entries()) {
     for (const id of results) {
-      const called = open.get(id)
-      if (called !== undefined) forbid(called, at)
+      answered.add(id)
+      forbid(calls.get(id) ?? at, at)
     }
     if (answers) cuts[at] = false
-    // Somebody spoke: what has no result by now is not waited for.
-    if (role === 'user' && results.length === 0) for (const [id, called] of open) if (called < at) open.delete(id)
-    for (const id of calls) open.set(id, at)
+    else if (role === 'user') spoken = at
+    for (const id of made) calls.set(id, at)
   }
-  const answered = new Set(said.flatMap(({ results }) => results))
-  for (const [id, called] of open) if (!answered.has(id)) forbid(called, records.length)
+  // What has no result by now may still get it, unless somebody has spoken since.
+  for (const [id, at] of calls) if (!answered.has(id) && at > spoken) forbid(at, records.length)
   return cuts
 }
 
