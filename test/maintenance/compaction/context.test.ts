@@ -10,7 +10,7 @@ import type { StoredRecord } from '../../../src/types.js'
 import { opened } from '../../metadata/store-directory.js'
 import { eventually, freshStore, inLog, said, staying, textsOf } from '../../turns/conversation.js'
 
-const numRuns = process.env.HOLDFAST_SOAK ? 500 : 40
+const numRuns = process.env.HOLDFAST_SOAK ? 500 : 12
 const joined = (records: readonly StoredRecord[]) => textsOf(records).join(' ')
 const view = async (session: Session) => textsOf(await collected(session.read({ compacted: true })))
 
