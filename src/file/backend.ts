@@ -26,7 +26,7 @@ import { entryOf } from './metadata/cells.js'
 import { Metadata } from './metadata/metadata.js'
 import type { Change, ViewTools } from './metadata/view.js'
 import { type Counters, newCounters } from './stats.js'
-import { appendJob, type JobFor } from './transcripts/append.js'
+import { AppendJob, type JobFor } from './transcripts/append.js'
 import { compactedStart, readCompactedTail } from './transcripts/compacted-reading.js'
 import { type Range, readRange, readTail, type Source } from './transcripts/reading.js'
 import { decided } from './transcripts/receipts.js'
@@ -153,7 +153,7 @@ export class FileBackend implements Backend {
         this.#assertNotMutating()
         this.#vital.assertWritable()
       },
-      commit: (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
+      commit: async (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
       sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
       source: (sessionId) => this.#source(sessionId),
       archived: (sessionId) => ({
@@ -215,11 +215,11 @@ export class FileBackend implements Backend {
     try {
       this.#assertNotMutating()
       this.#vital.assertWritable()
+      const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => new AppendJob(transcript, records, options, nameDurable)
+      return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
     } catch (error) {
       return Promise.reject(error)
     }
-    const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => appendJob(transcript, records, options, nameDurable)
-    return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
   }
 
   async *read(key: string, options: ReadOptions): AsyncGenerator<StoredRecord> {
