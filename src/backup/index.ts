@@ -1,0 +1,3 @@
+/** The door `holdfast/backup`: re-exports only. */
+export type * from './repository/access.js'
+export type * from './repository/repository.js'
