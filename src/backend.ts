@@ -1,4 +1,5 @@
 import type { StoreError } from './errors.js'
+import type { RepairPlan, RepairReport } from './repair-plan.js'
 import type {
   AppendOptions,
   AppendReceipt,
@@ -91,6 +92,8 @@ export interface SummaryReceipt {
 /** Care of what is stored: each backend knows its own damage. */
 export interface MaintenancePort {
   verify(options: VerifyOptions): Promise<VerifyReport>
+  planRepair(options: VerifyOptions): Promise<RepairPlan>
+  repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>
 }
 
 /** Turns, as far as they concern more than this process: a line per key that all processes see, a lease that one of them holds, and what
