@@ -87,9 +87,9 @@ export class SessionStore<T extends object = Fields> {
     if (typeof directory !== 'string' || directory === '')
       throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
     const checked = checkOptions(options)
-    const { entry, durability, checkpoint, lock, readOnly } = checked
+    const { entry, durability, checkpoint, lock, readOnly, repair } = checked
     assertLanes(checked.lanes)
-    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, ...lock, checkKey })
+    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, repair, ...lock, checkKey })
     return new SessionStore<FieldsOf<S>>(backend, new FileMaintenance(backend.inside), entry, checked)
   }
 

@@ -27,8 +27,8 @@ export class FileMaintenance implements MaintenancePort {
     return planStore(this.#inside, await this.verify(options), options)
   }
 
-  repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport> {
-    this.#inside.vital.assertWritable()
+  async repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport> {
+    this.#inside.vital.assertMendable()
     return applyPlan(this.#inside, plan, options)
   }
 }

@@ -5,6 +5,7 @@ import type { Inside } from '../../file/backend.js'
 import type { ActionReport, RepairAction, RepairPlan, RepairReport } from '../../repair-plan.js'
 import { repairLog } from './log-repair.js'
 import { slotOf, storeIdIn } from './plan.js'
+import { assertPlan } from './plan-schema.js'
 
 export interface ApplyOptions {
   readonly signal?: AbortSignal | undefined
@@ -13,8 +14,9 @@ export interface ApplyOptions {
 
 const channel = diagnostics.channel('holdfast:repair')
 
-/** @throws INVALID_OPTION  the plan is of another store. Effect none. The signal's reason, between two actions. */
+/** @throws INVALID_OPTION  it is no plan, or one of another store. Effect none. The signal's reason, between two actions. */
 export async function applyPlan(inside: Inside, plan: RepairPlan, { signal, onProgress }: ApplyOptions): Promise<RepairReport> {
+  assertPlan(plan)
   const storeId = storeIdIn(inside)
   if (plan.storeId !== undefined && storeId !== undefined && plan.storeId !== storeId)
     throw new StoreError('INVALID_OPTION', `the plan is of the store ${plan.storeId}; this one is ${storeId}.`, {
