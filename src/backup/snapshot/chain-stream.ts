@@ -46,10 +46,10 @@ export async function followLog(
   let first: { crc: string; seq: number } | undefined
   const feed = new ChainFeed(tag, {
     ...sink,
-    record(mark, line, start, end) {
+    record(mark, bytes, start, end, line) {
       first ??= { crc: hex8(mark.crc), seq: mark.seq }
       if (watch.includes(mark.seq)) crcs.set(mark.seq, hex8(mark.crc))
-      sink.record?.(mark, line, start, end)
+      sink.record?.(mark, bytes, start, end, line)
     },
   })
   for await (const piece of bytes) feed.push(piece)
