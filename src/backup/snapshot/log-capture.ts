@@ -117,7 +117,9 @@ class LogCapture {
   async #keep(row: FileRow): Promise<CapturedLog | undefined> {
     const session = { ...row.session!, key: this.#log.named?.key }
     const previous = { row, keepBytes: row.bytes, whole: true }
-    const stored = await this.#capture.store(this.#about, () => this.#facts(session, []), undefined, previous)
+    // Read only if the repository has lost what the earlier snapshot names.
+    const bytes = (from: number) => plainBytes(this.#capture.options.disk, this.#opened.fd, from, row.bytes)
+    const stored = await this.#capture.store(this.#about, () => this.#facts(session, []), bytes, previous)
     return stored && { session, seal: undefined }
   }
 
