@@ -5,6 +5,8 @@ import { createRepository, openRepository } from '../../../src/backup/repository
 import type { PreviousFile, Repository } from '../../../src/backup/repository/repository.js'
 import {
   contentsOf,
+  digest,
+  digested,
   factsOf,
   noise,
   objectsIn,
