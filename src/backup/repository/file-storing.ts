@@ -3,7 +3,7 @@ import { createHash, type Hash } from 'node:crypto'
 import type { Keyring } from '../encryption/keyring.js'
 import { chunksOf, fileChunks } from './chunker.js'
 import type { Packing } from './packing.js'
-import type { ChunkRef, FileFacts, PreviousFile, StoredFile } from './repository.js'
+import type { ChunkRef, FileRow, PreviousFile, StoredFile } from './repository.js'
 
 /** A file that grows a little between any two snapshots gets a small chunk each time. So many are left alone; then they are joined. */
 const smallChunksMax = 16
@@ -28,20 +28,27 @@ export interface FileStoring {
   readonly keyring: Keyring
 }
 
+/** What a file's bytes come to in its row. */
+export type FileContent = Pick<FileRow, 'bytes' | 'sha256' | 'chunks'>
+
+export interface StoredContent extends Omit<StoredFile, 'row'> {
+  readonly content: FileContent
+}
+
+export const nothingRead = { readFrom: undefined, readBytes: 0, newBytes: 0, changed: undefined }
+
 export async function storeFile(
   { packing, keyring }: FileStoring,
-  facts: FileFacts,
   bytesFrom: ((from: number) => AsyncIterable<Uint8Array>) | undefined,
   previous: PreviousFile | undefined,
-): Promise<StoredFile> {
+): Promise<StoredContent> {
   const rereads = previous?.reread ? previous : undefined
   const kept = previous && !rereads ? keptChunks(previous, (name) => packing.has(name)) : []
   const keptBytes = lengthOf(kept)
   const isCovered = previous?.whole && !rereads && keptBytes === previous.keepBytes
   if (!bytesFrom || isCovered) {
     const sha256 = isCovered && keptBytes === previous.row.bytes ? previous.row.sha256 : undefined
-    const row = { ...facts, bytes: keptBytes, ...(sha256 ? { sha256 } : {}), chunks: kept }
-    return { row, readFrom: undefined, readBytes: 0, newBytes: 0, changed: undefined }
+    return { content: { bytes: keptBytes, ...(sha256 ? { sha256 } : {}), chunks: kept }, ...nothingRead }
   }
   const whole = keptBytes === 0 ? createHash('sha256') : undefined
   const reading = { keyring, packing, chunks: [...kept], readBytes: 0, newBytes: 0, whole }
@@ -54,8 +61,8 @@ export async function storeFile(
     await source.close()
   }
   const { chunks, readBytes, newBytes } = reading
-  const row = { ...facts, bytes: keptBytes + readBytes, ...(whole ? { sha256: whole.digest('hex') } : {}), chunks }
-  return { row, readFrom: keptBytes, readBytes, newBytes, changed }
+  const content = { bytes: keptBytes + readBytes, ...(whole ? { sha256: whole.digest('hex') } : {}), chunks }
+  return { content, readFrom: keptBytes, readBytes, newBytes, changed }
 }
 
 interface Reading {

@@ -1,6 +1,7 @@
 /** The manifest of a snapshot: a root object under the snapshot's name, and the list of its files, one line of JSON each, cut into chunks
  *  like a file's content, so that a snapshot in which little has changed costs little. */
 import { z } from 'zod'
+import { StoreError } from '../../errors.js'
 import type { ChunkRef, FileRow, Manifest, SnapshotInfo } from './repository.js'
 import { mismatch, openText, sealText, snapshotName, timeOfSnapshot, type Vault } from './vault.js'
 
@@ -10,7 +11,7 @@ const chunkRef = z.tuple([hex64, count])
 
 const isPlainPath = (path: string) => path.split('/').every((part) => part !== '' && part !== '.' && part !== '..') && !path.includes('\0')
 
-export const filePath = z.string().min(1).max(4096).refine(isPlainPath, 'must be relative, without empty parts, . and ..')
+const filePath = z.string().min(1).max(4096).refine(isPlainPath, 'must be relative, without empty parts, . and ..')
 
 const rowSchema = z
   .object({
@@ -80,6 +81,13 @@ const abandonedSchema = z.object({
 
 export interface StandsForNothing {
   readonly abandoned: true
+}
+
+/** What cannot be read again must not be written. @throws INVALID_OPTION */
+export function checkedRow(row: FileRow): FileRow {
+  const { success, error } = rowSchema.safeParse(row)
+  if (!success) throw new StoreError('INVALID_OPTION', `${JSON.stringify(row.path)} cannot stand in a snapshot: ${z.prettifyError(error)}.`)
+  return row
 }
 
 export function encodeRow(row: FileRow): string {

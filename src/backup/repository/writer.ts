@@ -10,9 +10,9 @@ import { hostname } from 'node:os'
 import { StoreError } from '../../errors.js'
 import { type ChunkIndex, type IndexMemory, indexOf, lookAround } from './chunk-index.js'
 import { chunksOf, listingChunks } from './chunker.js'
-import { storeFile } from './file-storing.js'
+import { type FileContent, nothingRead, storeFile } from './file-storing.js'
 import { Hold } from './hold.js'
-import { decodeRoot, encodeRoot, encodeRow, filePath, infoOf, type Listing } from './manifest.js'
+import { checkedRow, decodeRoot, encodeRoot, encodeRow, infoOf, type Listing } from './manifest.js'
 import { Packing } from './packing.js'
 import type {
   ChunkRef,
@@ -57,7 +57,8 @@ class Writer implements SnapshotWriter {
   readonly #known: ChunkIndex
   readonly #packing: Packing
   readonly #signal: AbortSignal | undefined
-  readonly #rows = new Map<string, FileRow | undefined>()
+  readonly #rows = new Map<string, FileRow>()
+  #storing = 0
   #ended = false
 
   constructor(
@@ -76,29 +77,33 @@ class Writer implements SnapshotWriter {
     this.#packing = new Packing(vault, { known, by: hold.id, signal })
   }
 
-  async file(facts: FileFacts, bytes?: (from: number) => AsyncIterable<Uint8Array>, previous?: PreviousFile): Promise<StoredFile> {
+  async file(
+    facts: FileFacts | (() => FileFacts),
+    bytes?: (from: number) => AsyncIterable<Uint8Array>,
+    previous?: PreviousFile,
+  ): Promise<StoredFile> {
     this.#assertOpen()
-    if (!filePath.safeParse(facts.path).success || this.#rows.has(facts.path))
-      throw new StoreError('INVALID_OPTION', `The path ${JSON.stringify(facts.path)} is not one of a snapshot, or stands in it already.`)
-    this.#rows.set(facts.path, undefined)
+    // Facts that are not known yet are those of a file with bytes.
+    if (typeof facts !== 'function' && facts.type !== 'file') return this.#listed(facts, { bytes: 0, chunks: [] }, nothingRead)
+    this.#storing++
     try {
-      const isFile = facts.type === 'file'
-      const stored = await storeFile(
-        { packing: this.#packing, keyring: this.#vault.keyring },
-        facts,
-        isFile ? bytes : undefined,
-        isFile ? previous : undefined,
-      )
-      this.#rows.set(facts.path, stored.row)
-      return stored
-    } catch (error) {
-      this.#rows.delete(facts.path)
-      throw error
+      const { content, ...read } = await storeFile({ packing: this.#packing, keyring: this.#vault.keyring }, bytes, previous)
+      return this.#listed(typeof facts === 'function' ? facts() : facts, content, read)
+    } finally {
+      this.#storing--
     }
+  }
+
+  #listed(facts: FileFacts, content: FileContent, read: Omit<StoredFile, 'row'>): StoredFile {
+    const row = checkedRow({ ...facts, ...content })
+    if (this.#rows.has(row.path)) throw new StoreError('INVALID_OPTION', `${JSON.stringify(row.path)} stands in the snapshot already.`)
+    this.#rows.set(row.path, row)
+    return { row, ...read }
   }
 
   async commit(facts: ManifestFacts): Promise<SnapshotInfo> {
     this.#assertOpen()
+    if (this.#storing > 0) throw new StoreError('INVALID_OPTION', 'commit() was called while files were still being stored.')
     this.#ended = true
     try {
       const rows = this.#sortedRows()
@@ -120,9 +125,7 @@ class Writer implements SnapshotWriter {
   }
 
   #sortedRows(): FileRow[] {
-    const rows = [...this.#rows.values()]
-    if (rows.includes(undefined)) throw new StoreError('INVALID_OPTION', 'commit() was called while files were still being stored.')
-    return (rows as FileRow[]).sort((a, b) => (a.path < b.path ? -1 : 1))
+    return [...this.#rows.values()].sort((a, b) => (a.path < b.path ? -1 : 1))
   }
 
   async #storeListing(rows: readonly FileRow[]): Promise<Listing> {
