@@ -81,7 +81,7 @@ export class DirectoryTarget implements Target {
   async nowMs(): Promise<number> {
     // The clock of the file system: on a mount of another machine it is the other machine's.
     return this.#attempt('asking for the time', 'none', async () => {
-      const part = await this.#stage(Buffer.from('.'))
+      const part = await this.#stage(Buffer.of(0))
       const stat = this.#disk.stat(part)
       this.#forget(part)
       return stat?.ctimeMs ?? Date.now()
@@ -91,7 +91,7 @@ export class DirectoryTarget implements Target {
   async isExclusive(): Promise<boolean> {
     if (this.#hasLinks !== undefined) return this.#hasLinks
     return this.#attempt('trying a link', 'none', async () => {
-      const part = await this.#stage(Buffer.from('.'))
+      const part = await this.#stage(Buffer.of(0))
       try {
         this.#linkFrom(part, `${part}.link`)
         return this.#hasLinks ?? false
