@@ -7,15 +7,16 @@ import { openFileBackend } from './file/backend.js'
 import {
   type CheckedOptions,
   checkAppend,
-  checkCount,
   checkKey,
   checkOptions,
+  checkTail,
   checkTurn,
   checkTurns,
   checkWait,
   encodeRecords,
 } from './input.js'
 import { FileMaintenance } from './maintenance/file-maintenance.js'
+import type { RepairPlan, RepairReport } from './repair-plan.js'
 import { Session } from './session.js'
 import { assertLanes } from './turns/lanes.js'
 import { Turns } from './turns/turns.js'
@@ -72,7 +73,7 @@ export class SessionStore<T extends object = Fields> {
       freshId: uuidv7,
       encode: (records) => encodeRecords(records, recordBytesMax),
       checkAppend,
-      checkCount,
+      checkTail,
     })
   }
 
@@ -86,9 +87,9 @@ export class SessionStore<T extends object = Fields> {
     if (typeof directory !== 'string' || directory === '')
       throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
     const checked = checkOptions(options)
-    const { entry, durability, checkpoint, lock, readOnly } = checked
+    const { entry, durability, checkpoint, lock, readOnly, repair } = checked
     assertLanes(checked.lanes)
-    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, ...lock, checkKey })
+    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, repair, ...lock, checkKey })
     return new SessionStore<FieldsOf<S>>(backend, new FileMaintenance(backend.inside), entry, checked)
   }
 
@@ -199,6 +200,19 @@ export class SessionStore<T extends object = Fields> {
     return this.#run(() => this.#maintenance.verify(options))
   }
 
+  /** What a repair would do about what `verify` finds: a plan to be shown, kept or applied. Changes nothing, and works beside live writers.
+   *  Nothing to be done: no actions. */
+  async planRepair(options: VerifyOptions = {}): Promise<RepairPlan> {
+    return this.#run(() => this.#maintenance.planRepair(options))
+  }
+
+  /** Does what the plan lists, and nothing else. Every byte that is removed is in `quarantine/` before. An action whose files have changed
+   *  since the plan was made is refused, and the others are done: the report says of each what became of it.
+   *  @throws INVALID_OPTION  it is no plan of this store · the signal's reason, between two actions. */
+  async repair(plan: RepairPlan, options: VerifyOptions = {}): Promise<RepairReport> {
+    return this.#run(() => this.#maintenance.repair(plan, options))
+  }
+
   /** Who holds which lock, since when, and what this process makes of it. */
   async locks(): Promise<LockStatus[]> {
     this.#assertOpen()
@@ -238,14 +252,21 @@ export class SessionStore<T extends object = Fields> {
       throw new StoreError('STORE_CLOSED', 'the store has been closed.', { hint: 'Nothing was done. Open it again.' })
   }
 
-  async #run<R>(work: () => Promise<R>): Promise<R> {
-    this.#assertOpen()
-    this.#active++
+  /** Not an async function, and one promise only: a thousand calls at once are a use of their own. */
+  #run<R>(work: () => Promise<R>): Promise<R> {
     try {
-      return await work()
-    } finally {
-      if (--this.#active === 0) this.#drained()
+      this.#assertOpen()
+      const running = work()
+      this.#active++
+      running.then(this.#leave, this.#leave)
+      return running
+    } catch (error) {
+      return Promise.reject(error)
     }
+  }
+
+  #leave = () => {
+    if (--this.#active === 0) this.#drained()
   }
 
   #checkedView(sessions: SessionsView<Fields>): SessionsView<T> {

@@ -1,8 +1,8 @@
 /** The embedded backend: one directory, any number of processes on one machine. */
 import { realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import type { Backend, EncodedRecord } from '../backend.js'
-import { type Effect, errnoOf, ioError, StoreError } from '../errors.js'
+import type { Backend, EncodedRecord, NewSummary, Summarizable, SummaryReceipt } from '../backend.js'
+import { type Effect, errnoOf, ioError, isStoreError, StoreError } from '../errors.js'
 import type {
   AppendOptions,
   AppendReceipt,
@@ -14,6 +14,7 @@ import type {
   SessionsView,
   StoredRecord,
   StoreStats,
+  TailOptions,
   WaitOptions,
 } from '../types.js'
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
@@ -25,10 +26,13 @@ import { entryOf } from './metadata/cells.js'
 import { Metadata } from './metadata/metadata.js'
 import type { Change, ViewTools } from './metadata/view.js'
 import { type Counters, newCounters } from './stats.js'
-import { appendJob, type JobFor } from './transcripts/append.js'
-import { readRange, readTail, type Source } from './transcripts/reading.js'
+import { AppendJob, type JobFor } from './transcripts/append.js'
+import { compactedStart, readCompactedTail } from './transcripts/compacted-reading.js'
+import { type Range, readRange, readTail, type Source } from './transcripts/reading.js'
 import { decided } from './transcripts/receipts.js'
+import { type SummaryAbout, sessionGone, summaryJob } from './transcripts/summary-job.js'
 import { Transcripts } from './transcripts/transcripts.js'
+import { readForSummary } from './transcripts/turn-reading.js'
 import { FileTurns } from './turns/file-turns.js'
 import { Vital } from './vital.js'
 
@@ -38,6 +42,8 @@ export interface FileBackendOptions {
   readonly waitMs: number
   readonly maxHoldMs: number
   readonly readOnly: boolean
+  /** Opened all the same when its metadata is damaged. */
+  readonly repair?: boolean
   readonly checkKey: (key: unknown) => asserts key is string
 }
 
@@ -65,20 +71,33 @@ export async function openFileBackend(dir: string, options: FileBackendOptions, 
   const tag = bootTag(host.identity.boot)
   const metadataBaton = new Baton(host, `${places.locks}/metadata`, { maxHoldMs: options.maxHoldMs, counters, label: 'metadata' })
   try {
-    if (options.readOnly) assertThere(host, places)
-    else {
+    const traces = [places.format, places.snapshot, places.journal, places.transcripts]
+    const prepare = async (): Promise<undefined> => {
+      if (options.readOnly) assertThere(host, options.repair ? traces : [places.format, places.snapshot], places.store)
+      else {
+        checkFormat(host, places)
+        makeStoreDirectories(host, places)
+        if (!isComplete(host, places)) await giveBirth(host, places, metadataBaton, options.waitMs, tag)
+      }
       checkFormat(host, places)
-      makeStoreDirectories(host, places)
-      if (!isComplete(host, places)) await giveBirth(host, places, metadataBaton, options.waitMs, tag)
     }
-    checkFormat(host, places)
+    if (options.repair) assertThere(host, traces, places.store)
+    const damage = await prepare().catch((error: unknown) => toleratedIn(error, options))
     if (!options.readOnly && options.durability === 'power') await syncNames(host, places)
     const backend = new FileBackend(host, places, options, counters, metadataBaton, tag)
-    await backend.load()
+    backend.inside.vital.damage = damage
+    if (damage && !options.readOnly) makeStoreDirectories(host, places)
+    await backend.load().catch((error: unknown) => toleratedIn(error, options))
     return backend
   } catch (error) {
     throw ioError(error, `opening the store ${dir}`, 'none')
   }
+}
+
+/** What keeps others from opening the store, and not whoever has come to mend it. */
+function toleratedIn(error: unknown, { repair }: FileBackendOptions): StoreError {
+  if (repair && isStoreError(error) && error.kind === 'damaged' && error.code !== 'STORE_FORMAT_UNSUPPORTED') return error
+  throw error
 }
 
 /** A store may itself be a symbolic link. */
@@ -97,10 +116,10 @@ function typed<R>(work: Promise<R>, doing: string, effect: Effect): Promise<R> {
   })
 }
 
-function assertThere(host: Host, places: StorePlaces): void {
-  if (host.disk.stat(places.format) || host.disk.stat(places.snapshot)) return
-  throw new StoreError('NOT_FOUND', `there is no store in ${places.store}.`, {
-    details: { store: places.store },
+function assertThere(host: Host, marks: readonly string[], store: string): void {
+  if (marks.some((path) => host.disk.stat(path))) return
+  throw new StoreError('NOT_FOUND', `there is no store in ${store}.`, {
+    details: { store },
     hint: 'Check the path; opening without readOnly: true creates one.',
   })
 }
@@ -150,7 +169,7 @@ export class FileBackend implements Backend {
         this.#assertNotMutating()
         this.#vital.assertWritable()
       },
-      commit: (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
+      commit: async (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
       sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
       source: (sessionId, key) => this.#source(sessionId, key),
       live: (sessionId) => this.#file(sessionId),
@@ -213,15 +232,16 @@ export class FileBackend implements Backend {
     try {
       this.#assertNotMutating()
       this.#vital.assertWritable()
+      const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => new AppendJob(transcript, records, options, nameDurable)
+      return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
     } catch (error) {
       return Promise.reject(error)
     }
-    const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => appendJob(transcript, records, options, nameDurable)
-    return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
   }
 
   async *read(key: string, options: ReadOptions): AsyncGenerator<StoredRecord> {
-    const range = { after: options.after ?? 0, limit: options.limit ?? Number.POSITIVE_INFINITY, signal: options.signal }
+    const { after = 0, limit = Number.POSITIVE_INFINITY, signal, compacted } = options
+    const range: Range = { after, limit, signal, begin: compacted ? (...of) => compactedStart(...of, range) : undefined }
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return
@@ -231,16 +251,41 @@ export class FileBackend implements Backend {
     }
   }
 
-  async tail(key: string, count: number): Promise<StoredRecord[]> {
+  async tail(key: string, count: number, { compacted }: TailOptions = {}): Promise<StoredRecord[]> {
     if (count === 0) return []
+    const readOf = compacted ? readCompactedTail : readTail
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return []
-      const records = readTail(this.#source(sessionId, key), count)
+      const records = readOf(this.#source(sessionId, key), count)
       if (records) return records
       if (await this.#isUnwritten(key, sessionId)) return []
     }
     return []
+  }
+
+  async summarizable(key: string, signal?: AbortSignal): Promise<Summarizable | undefined> {
+    for (let tries = 0; tries < readTriesMax; tries++) {
+      const sessionId = await this.#metadata.sessionIdOf(key)
+      if (!sessionId) return undefined
+      const found = await readForSummary(this.#source(sessionId, key), signal)
+      if (found) return { sessionId, base: found.lastSeq, ...found }
+      if (await this.#isUnwritten(key, sessionId)) return undefined
+    }
+    return undefined
+  }
+
+  async summarize(key: string, summary: NewSummary, options: SummaryAbout & WaitOptions): Promise<SummaryReceipt> {
+    this.#assertNotMutating()
+    this.#vital.assertWritable()
+    const absent = () => sessionGone(key, summary.sessionId)
+    return typed(
+      this.#transcripts.commit(key, { ...options, absent }, (transcript, named) =>
+        summaryJob(transcript, summary, options, () => this.#host.clock.wallMs(), named),
+      ),
+      'adding a summary',
+      'none',
+    )
   }
 
   async #isUnwritten(key: string, sessionId: string): Promise<boolean> {

@@ -13,6 +13,8 @@ export interface FileStat {
   readonly ino: number
   readonly size: number
   readonly ctimeMs: number
+  /** For people, and for backups; nothing is decided by it. */
+  readonly mtimeMs?: number
   readonly mode: number
   readonly kind: 'file' | 'directory' | 'symlink' | 'other'
 }
@@ -73,7 +75,7 @@ function uninterrupted<T>(call: () => T): T {
 
 function factsOf(stat: fs.Stats): FileStat {
   const kind = stat.isFile() ? 'file' : stat.isDirectory() ? 'directory' : stat.isSymbolicLink() ? 'symlink' : 'other'
-  return { dev: stat.dev, ino: stat.ino, size: stat.size, ctimeMs: stat.ctimeMs, mode: stat.mode, kind }
+  return { dev: stat.dev, ino: stat.ino, size: stat.size, ctimeMs: stat.ctimeMs, mtimeMs: stat.mtimeMs, mode: stat.mode, kind }
 }
 
 export const nodeDisk: Disk = {
@@ -144,6 +146,18 @@ export function makeDirectories(disk: Disk, path: string): void {
     makeDirectories(disk, dirname(path))
     makeDirectories(disk, path)
   }
+}
+
+/** Gives a file that has just been made the mode and the time that it had elsewhere. */
+export function dressFile(path: string, mode: number, mtimeMs: number): void {
+  fs.chmodSync(path, mode)
+  const seconds = mtimeMs / 1_000
+  fs.utimesSync(path, seconds, seconds)
+}
+
+/** Makes a symbolic link that says `target`, whether or not that leads anywhere. */
+export function makeLink(path: string, target: string): void {
+  fs.symlinkSync(target, path)
 }
 
 /** Replaces a file that no lock guards: an export, a manifest. A reader sees the old bytes or the new bytes, never a mix.

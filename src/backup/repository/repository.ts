@@ -36,10 +36,16 @@ export interface SnapshotWriter {
   /** Sorts by time of the beginning, as told by this machine's clock. */
   readonly id: string
   /** Stores a file: chunks that are there already cost nothing. Several may be stored at once; memory is bounded however many.
-   *  @param bytes  the file's bytes from a position on, to its end. Called at most once; not at all for directories and links, nor for
-   *  a file that `previous` covers whole. Its error is thrown on; the snapshot goes on without the file.
+   *  @param facts  a function is asked once the bytes have been read: where a log ends shows when it has been read.
+   *  @param bytes  the file's bytes from a position on, to its end; nobody writes to the pieces once they are yielded. Called at most once;
+   *  not at all for directories and links, nor for a file that `previous` covers whole. Its error is thrown on; the snapshot goes on
+   *  without the file.
    *  @param previous  what an earlier snapshot has of it. */
-  file(facts: FileFacts, bytes?: (from: number) => AsyncIterable<Uint8Array>, previous?: PreviousFile): Promise<StoredFile>
+  file(
+    facts: FileFacts | (() => FileFacts),
+    bytes?: (from: number) => AsyncIterable<Uint8Array>,
+    previous?: PreviousFile,
+  ): Promise<StoredFile>
   /** The manifest, last and atomically. Until then the snapshot does not exist. When it returns, everything that the manifest names is
    *  on the target.
    *  @throws LOCK_LOST  effect none: the backup stood still for so long that a prune has given it up. Begin again. */
@@ -71,8 +77,9 @@ export interface StoredFile {
   readonly changed: { readonly from: number; readonly to: number } | undefined
 }
 
-/** metadata: sessions.json, its journal, the generation before, holdfast.json · included: from another directory than the store. */
-export type FileRole = 'metadata' | 'transcript' | 'archive' | 'quarantine' | 'included'
+/** metadata: sessions.json, its journal, the generation before, holdfast.json · other: whatever else lies in the store's directory ·
+ *  included: from another directory than the store. */
+export type FileRole = 'metadata' | 'transcript' | 'archive' | 'quarantine' | 'other' | 'included'
 
 export interface FileFacts {
   /** Relative, `/` between its parts, none of them empty, `.` or `..`; at most 4,096 characters. Unique in a snapshot. */
@@ -103,6 +110,8 @@ export interface SessionFacts {
   /** undefined: no key names it (any more). */
   readonly key?: string | undefined
   readonly sessionId: string
+  /** Whose it was when the file was begun, as its header says. */
+  readonly headerKey?: string | undefined
   /** Of the last record of the file as stored; -1 for a log without a header. */
   readonly lastSeq: number
   /** Of that record, 8 hex digits. */
@@ -229,6 +238,8 @@ export interface ForgetPolicy {
   readonly keepMonthly?: number | undefined
   /** Snapshots of damaged data are counted apart, so that they never push good ones out. How many of the newest to keep; default 30. */
   readonly keepDamaged?: number | undefined
+  /** Remove exactly these, whole ids, and judge no others. The only way to remove one whose manifest cannot be read. */
+  readonly snapshots?: readonly string[] | undefined
   /** Only snapshots of this store; others are neither counted nor removed. Default: each store by itself. */
   readonly storeId?: string | undefined
 }
@@ -267,4 +278,4 @@ export interface PruneReport {
 }
 
 /** Of one chunk, before compression. */
-export const chunkBytesMax = 4 << 20
+export const chunkBytesMax = 1 << 20

@@ -28,7 +28,7 @@ export async function loadPair(disk: Disk, places: MetadataPlaces, openJournal: 
     const snapshot = disk.stat(places.snapshot)
     if (!snapshot || snapshot.ino !== stat.ino || snapshot.size !== stat.size || snapshot.dev !== stat.dev)
       return 'they change while they are read'
-    const wrong = mismatch(hashOf(bytes), journal)
+    const wrong = whyNoPair(hashOf(bytes), journal)
     if (wrong) return wrong
     const pair = { cells: await parseSnapshot(bytes), journal, snapshot }
     journal = undefined
@@ -39,7 +39,9 @@ export async function loadPair(disk: Disk, places: MetadataPlaces, openJournal: 
   }
 }
 
-function mismatch(hash: string, journal: Journal): string | undefined {
+/** Why a snapshot with that hash and this journal do not belong together; undefined when they do.
+ *  @throws LOG_CORRUPT  the journal is damaged. */
+export function whyNoPair(hash: string, journal: Journal): string | undefined {
   const { chain } = journal.log
   journal.log.assertSound()
   if (chain.seq < 0) return 'the journal has no header'
