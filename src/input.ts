@@ -1,7 +1,7 @@
 /** What callers hand in, checked before anything else happens. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
-import type { EncodedRecord } from './backend.js'
+import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
 import { retentionRules } from './maintenance/retention/rules.js'
 import type { AppendOptions, ReadOptions, StoreOptions, TurnOptions, TurnsOptions, WaitOptions } from './types.js'
@@ -64,8 +64,6 @@ const maintenance = z.strictObject({
   verifyShare: z.number().min(0).max(1).default(0.05),
   onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
 })
-
-export type CheckedMaintenance = z.infer<typeof maintenance>
 
 const isSchema = (value: unknown) =>
   (typeof value === 'object' || typeof value === 'function') &&

@@ -65,7 +65,7 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   /** How long `close` waits for active turns before it aborts them, 0 to 86,400,000 ms, default 30,000. */
   closeMs?: number
   /** Care of the store in the background, by one of the processes that have asked for it. Default: none. */
-  maintenance?: MaintenanceOptions | undefined
+  maintenance?: MaintenanceOptions<Entry> | undefined
 }
 
 export interface AppendOptions extends WaitOptions {

@@ -133,8 +133,9 @@ async function dropKey<W extends string>(
     const entry = get(key)
     // Compared whole: a session id that begins like another's is another.
     if (entry?.sessionId !== sessionId || entry.revision !== revision) refusal = 'changed'
-    else if (log ? log.refresh() !== 'current' : host.disk.stat(transcript.place.path)) refusal = 'changed'
     else refusal = refuses(entry)
+    // Last: were the transcript's lock lost meanwhile, its next holder may have written.
+    if (refusal === undefined && (log ? log.refresh() !== 'current' : host.disk.stat(transcript.place.path))) refusal = 'changed'
     return refusal === undefined ? { key, cell: undefined, json: '', dropped: sessionId } : undefined
   }
   await metadata.commitChange(decide, { waitMs: metadataWaitMs })
