@@ -9,6 +9,7 @@ import type {
   SessionsView,
   StoredRecord,
   StoreStats,
+  TailOptions,
   TurnStatus,
   TurnsOptions,
   VerifyOptions,
@@ -38,7 +39,16 @@ export interface Backend {
   append(key: string, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt>
   read(key: string, options: ReadOptions): AsyncIterable<StoredRecord>
   /** The last `count` records, oldest first; costs what they cost, not what the transcript costs. */
-  tail(key: string, count: number): Promise<StoredRecord[]>
+  tail(key: string, count: number, options?: TailOptions): Promise<StoredRecord[]>
+  /** What there is for a summary to stand for; undefined for a key that names no session. */
+  summarizable(key: string, signal?: AbortSignal): Promise<Summarizable | undefined>
+  /** Adds a summary, unless one that stands for as much has come in since `base`.
+   *  @throws SEQ_CONFLICT  the key names another session by now. */
+  summarize(
+    key: string,
+    summary: NewSummary,
+    options: WaitOptions & Pick<AppendOptions, 'requestId' | 'channelId'>,
+  ): Promise<SummaryReceipt>
   /** Gives the key a new session id; the old transcript is closed and archived. NOT_FOUND when there is no such session. */
   rotate(key: string, reason: string, wait: WaitOptions): Promise<RotateReceipt>
 
@@ -48,6 +58,35 @@ export interface Backend {
   stats(): StoreStats
   close(): Promise<void>
   readonly turns: TurnPort
+}
+
+export interface Summarizable {
+  readonly sessionId: string
+  /** The last record of any kind when it was read. */
+  readonly base: number
+  /** The summary before. */
+  readonly summary: StoredRecord | undefined
+  /** Behind what that stands for, as a turn is shown them: inputs where they were taken. */
+  readonly records: readonly StoredRecord[]
+  /** Where a summary may end: the number of records that it would stand for, and the seq up to which. */
+  readonly cuts: ReadonlyMap<number, number>
+}
+
+export interface NewSummary {
+  readonly sessionId: string
+  readonly base: number
+  readonly upTo: number
+  /** How many it stands for, with those of the summary before. */
+  readonly records: number
+  readonly text: string
+}
+
+export interface SummaryReceipt {
+  /** False: somebody else's, that stands for as much. */
+  readonly ours: boolean
+  readonly seq: number
+  readonly upTo: number
+  readonly records: number
 }
 
 /** Care of what is stored: each backend knows its own damage. */
@@ -165,7 +204,7 @@ export interface TurnLease {
   take(turn: StartedTurn): Promise<StoredRecord[]>
   /** The records of these inputs. */
   inputs(turn: StartedTurn, at: readonly InputAt[]): Promise<StoredRecord[]>
-  tail(turn: StartedTurn, count: number): Promise<StoredRecord[]>
+  tail(turn: StartedTurn, count: number, options?: TailOptions): Promise<StoredRecord[]>
   /** @returns how many inputs it leaves that nobody waits to run. */
   end(turn: StartedTurn, request: RequestFacts, ending: TurnEnding): Promise<{ left: number }>
   /** One look: the lease is still ours. */

@@ -4,7 +4,16 @@ import { z } from 'zod'
 import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
 import { retentionRules } from './maintenance/retention/rules.js'
-import type { AppendOptions, ReadOptions, StoreOptions, TurnOptions, TurnsOptions, WaitOptions } from './types.js'
+import type {
+  AppendOptions,
+  CompactOptions,
+  ReadOptions,
+  StoreOptions,
+  TailOptions,
+  TurnOptions,
+  TurnsOptions,
+  WaitOptions,
+} from './types.js'
 import type { MaintenanceOptions, RetainOptions } from './upkeep.js'
 
 export const keyCharactersMax = 512
@@ -43,7 +52,23 @@ const turn = z.strictObject({
   maxTurnMs: z.number().int().min(100).max(dayMs).default(maxTurnMsDefault),
 })
 const turns = z.strictObject({ key: z.string().optional(), limit: seq.optional() })
-const read = z.object({ after: seq.optional(), limit: seq.optional(), signal: z.instanceof(AbortSignal).optional() })
+const read = z.object({
+  after: seq.optional(),
+  limit: seq.optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+  compacted: z.boolean().optional(),
+})
+const tail = z.strictObject({ compacted: z.boolean().optional() })
+const keepLastDefault = 20
+const keepLastMax = 1_000_000
+const isFunction = (value: unknown): value is (...of: never[]) => unknown => typeof value === 'function'
+const compact = wait.extend({
+  keepLast: z.number().int().min(0).max(keepLastMax).default(keepLastDefault),
+  summarize: z.custom<CompactOptions['summarize']>(isFunction, 'must be a function'),
+  cutBefore: z.custom<CompactOptions['cutBefore']>(isFunction, 'must be a function').optional(),
+  requestId: z.string().optional(),
+  channelId: z.string().optional(),
+})
 
 const protect = z.custom<(key: string, entry: unknown) => boolean>((value) => typeof value === 'function', 'must be a function').optional()
 const retain = z.strictObject({
@@ -142,7 +167,16 @@ export function checkMaintenance(options: MaintenanceOptions | undefined): Check
   return checked(maintenance, options ?? {}, 'options')
 }
 
-export function checkCount(count: unknown): number {
+export function checkCompact(options: CompactOptions) {
+  return checked(compact, options, 'options')
+}
+
+export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {
+  checkCount(count)
+  return options === undefined ? {} : checked(tail, options, 'options')
+}
+
+function checkCount(count: unknown): number {
   if (typeof count === 'number' && Number.isSafeInteger(count) && count >= 0) return count
   throw new StoreError('INVALID_OPTION', `tail takes a whole number of records, not ${String(count)}.`, { hint: 'Nothing was done.' })
 }
@@ -172,52 +206,62 @@ export function checkKey(key: unknown): asserts key is string {
 
 /** JSON text of each record. All are looked at before anything is written. */
 export function encodeRecords(records: unknown, recordBytesMax: number): EncodedRecord[] {
-  const list = Array.isArray(records) ? (records as unknown[]) : [records]
-  if (list.length === 0 || list.length > recordsPerCallMax)
-    throw new StoreError('INVALID_RECORD', `append takes 1 to ${recordsPerCallMax} records, not ${list.length}.`, {
+  if (!Array.isArray(records)) return [{ json: encodeRecord(records, 0, recordBytesMax) }]
+  if (records.length === 0 || records.length > recordsPerCallMax)
+    throw new StoreError('INVALID_RECORD', `append takes 1 to ${recordsPerCallMax} records, not ${records.length}.`, {
       hint: 'Nothing was written.',
     })
-  const encoded = list.map((record, at) => encodeRecord(record, at, recordBytesMax))
-  const characters = encoded.reduce((sum, { json }) => sum + json.length, 0)
-  if (characters > Math.max(callBytesMax, recordBytesMax))
-    throw new StoreError(
-      'RECORD_TOO_LARGE',
-      `the ${list.length} records of one call have more than ${Math.max(callBytesMax, recordBytesMax)} bytes.`,
-      {
-        details: { records: list.length, bytes: characters, bytesMax: Math.max(callBytesMax, recordBytesMax) },
-        hint: 'Nothing was written. A call is one write, all or nothing: append them in several calls.',
-      },
-    )
+  let characters = 0
+  // Not the array's own `map`, which leaves out what is missing from it.
+  const encoded = Array.from(records as unknown[], (record, at) => {
+    const json = encodeRecord(record, at, recordBytesMax)
+    characters += json.length
+    return { json }
+  })
+  const bytesMax = Math.max(callBytesMax, recordBytesMax)
+  if (characters > bytesMax)
+    throw new StoreError('RECORD_TOO_LARGE', `the ${records.length} records of one call have more than ${bytesMax} bytes.`, {
+      details: { records: records.length, bytes: characters, bytesMax },
+      hint: 'Nothing was written. A call is one write, all or nothing: append them in several calls.',
+    })
   return encoded
 }
 
 const hasReserved = (record: object) => Object.hasOwn(record, '$') || Object.hasOwn(record, '$$')
 
-function encodeRecord(record: unknown, at: number, recordBytesMax: number): EncodedRecord {
-  const refuse = (why: string, cause?: unknown): never => {
-    throw new StoreError('INVALID_RECORD', `record ${at} ${why}.`, {
-      details: { index: at },
-      cause,
-      hint: 'Nothing was written. A record is a JSON object without top-level fields named $ or $$.',
-    })
-  }
+function refuse(at: number, why: string, cause?: unknown): never {
+  throw new StoreError('INVALID_RECORD', `record ${at} ${why}.`, {
+    details: { index: at },
+    cause,
+    hint: 'Nothing was written. A record is a JSON object without top-level fields named $ or $$.',
+  })
+}
+
+function encodeRecord(record: unknown, at: number, recordBytesMax: number): string {
   if (typeof record !== 'object' || record === null || Array.isArray(record))
-    refuse(`is ${record === null ? 'null' : Array.isArray(record) ? 'an array' : `a ${typeof record}`}, not an object`)
-  if (hasReserved(record as object)) refuse('has a field named $ or $$, which are the log’s own')
-  let json: string | undefined
+    refuse(at, `is ${record === null ? 'null' : Array.isArray(record) ? 'an array' : `a ${typeof record}`}, not an object`)
+  if (hasReserved(record)) refuse(at, 'has a field named $ or $$, which are the log’s own')
+  const json = jsonOf(record, at)
+  if (json === undefined || json[0] !== '{') refuse(at, 'does not become an object as JSON')
+  if (typeof (record as { toJSON?: unknown }).toJSON === 'function' && hasReserved(JSON.parse(json) as object))
+    refuse(at, 'becomes an object with a field named $ or $$')
+  if (json.length * 3 > recordBytesMax) assertFits(json, at, recordBytesMax)
+  return json
+}
+
+function jsonOf(record: object, at: number): string | undefined {
   try {
-    json = JSON.stringify(record)
+    return JSON.stringify(record)
   } catch (error) {
-    refuse(`cannot be written as JSON: ${(error as Error).message}`, error)
+    return refuse(at, `cannot be written as JSON: ${(error as Error).message}`, error)
   }
-  if (json === undefined || json[0] !== '{') refuse('does not become an object as JSON')
-  else if (typeof (record as { toJSON?: unknown }).toJSON === 'function' && hasReserved(JSON.parse(json) as object))
-    refuse('becomes an object with a field named $ or $$')
-  else if (json.length > recordBytesMax || (json.length * 3 > recordBytesMax && Buffer.byteLength(json) > recordBytesMax))
-    throw new StoreError('RECORD_TOO_LARGE', `record ${at} has ${Buffer.byteLength(json)} bytes as JSON, more than ${recordBytesMax}.`, {
-      details: { index: at, bytes: Buffer.byteLength(json), recordBytesMax },
-      hint: 'Nothing was written. Keep large payloads in files of their own and append a reference, or raise recordBytesMax.',
-    })
-  else return { json }
-  throw new StoreError('INVARIANT', 'unreachable')
+}
+
+function assertFits(json: string, at: number, recordBytesMax: number): void {
+  const bytes = Buffer.byteLength(json)
+  if (bytes <= recordBytesMax) return
+  throw new StoreError('RECORD_TOO_LARGE', `record ${at} has ${bytes} bytes as JSON, more than ${recordBytesMax}.`, {
+    details: { index: at, bytes, recordBytesMax },
+    hint: 'Nothing was written. Keep large payloads in files of their own and append a reference, or raise recordBytesMax.',
+  })
 }

@@ -1,7 +1,19 @@
 /** One session by its key: its transcript. Holds nothing but the key; which session id the key names is asked on every call. */
 import type { Backend } from './backend.js'
-import { checkAppend, checkCount, checkRead, checkWait, encodeRecords } from './input.js'
-import type { AppendOptions, AppendReceipt, ReadOptions, RotateReceipt, StoredRecord, TranscriptRecord, WaitOptions } from './types.js'
+import { checkAppend, checkCompact, checkRead, checkTail, checkWait, encodeRecords } from './input.js'
+import { compactContext } from './maintenance/compaction/context.js'
+import type {
+  AppendOptions,
+  AppendReceipt,
+  CompactOptions,
+  CompactReceipt,
+  ReadOptions,
+  RotateReceipt,
+  StoredRecord,
+  TailOptions,
+  TranscriptRecord,
+  WaitOptions,
+} from './types.js'
 
 export interface SessionTools {
   readonly backend: Backend
@@ -51,10 +63,20 @@ export class Session {
   }
 
   /** The last `count` records, oldest first. Costs what they cost, however long the transcript is. */
-  async tail(count: number): Promise<StoredRecord[]> {
-    checkCount(count)
+  async tail(count: number, options?: TailOptions): Promise<StoredRecord[]> {
+    const checked = checkTail(count, options)
     this.#tools.assertOpen()
-    return count === 0 ? [] : this.#tools.backend.tail(this.key, count)
+    return count === 0 ? [] : this.#tools.backend.tail(this.key, count, checked)
+  }
+
+  /** Lets a summary stand for what was said long ago: whoever reads with `compacted: true` gets it in the place of those records. Changes and
+   *  removes none of them. The summary is made with no lock held, and committed against what it was made from: what was appended meanwhile
+   *  stands behind it, what waits for a turn is never behind it.
+   *  @throws what `summarize` throws, the signal's reason: nothing is written · SEQ_CONFLICT  effect none: the session was rotated or deleted
+   *          meanwhile · INVALID_RECORD, RECORD_TOO_LARGE  of the summary · and as `append`. */
+  async compact(options: CompactOptions): Promise<CompactReceipt> {
+    const checked = checkCompact(options)
+    return this.#tools.run(() => compactContext(this.#tools.backend, this.key, checked, this.#tools.recordBytesMax))
   }
 
   /** Goes on under a new session id; the old transcript is closed and kept in `archive/`.

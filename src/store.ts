@@ -7,11 +7,11 @@ import { openFileBackend } from './file/backend.js'
 import {
   type CheckedOptions,
   checkAppend,
-  checkCount,
   checkKey,
   checkMaintenance,
   checkOptions,
   checkRetain,
+  checkTail,
   checkTurn,
   checkTurns,
   checkWait,
@@ -76,7 +76,7 @@ export class SessionStore<T extends object = Fields> {
       freshId: uuidv7,
       encode: (records) => encodeRecords(records, recordBytesMax),
       checkAppend,
-      checkCount,
+      checkTail,
     })
     this.#background = background && maintenance.background(background)
   }
@@ -264,14 +264,21 @@ export class SessionStore<T extends object = Fields> {
       throw new StoreError('STORE_CLOSED', 'the store has been closed.', { hint: 'Nothing was done. Open it again.' })
   }
 
-  async #run<R>(work: () => Promise<R>): Promise<R> {
-    this.#assertOpen()
-    this.#active++
+  /** Not an async function, and one promise only: a thousand calls at once are a use of their own. */
+  #run<R>(work: () => Promise<R>): Promise<R> {
     try {
-      return await work()
-    } finally {
-      if (--this.#active === 0) this.#drained()
+      this.#assertOpen()
+      const running = work()
+      this.#active++
+      running.then(this.#leave, this.#leave)
+      return running
+    } catch (error) {
+      return Promise.reject(error)
     }
+  }
+
+  #leave = () => {
+    if (--this.#active === 0) this.#drained()
   }
 
   #checkedView(sessions: SessionsView<Fields>): SessionsView<T> {

@@ -95,6 +95,39 @@ export interface ReadOptions {
   /** At most this many. Default: all. */
   limit?: number | undefined
   signal?: AbortSignal | undefined
+  /** The last summary in the place of the records that it stands for. It has the sequence number under which it was written, so it does not
+   *  stand in order; a reader that asks for what comes `after` the last number it has seen gets a new summary, and what is new. */
+  compacted?: boolean | undefined
+}
+
+export interface TailOptions {
+  /** As in `ReadOptions`: the last `count` of the summary and the records behind what it stands for. */
+  compacted?: boolean | undefined
+}
+
+export interface CompactOptions extends WaitOptions {
+  /** How many of the last records stay as they are, at least. 0 to 1,000,000, default 20. */
+  keepLast?: number | undefined
+  /** Makes the summary of these records: first the summary before, if there is one (`record.type` is `summary`), then what has been said since.
+   *  May take minutes: nothing is held meanwhile. What it throws, `compact` throws, and nothing is written. */
+  summarize: (records: readonly StoredRecord[], context: { readonly signal: AbortSignal }) => string | Promise<string>
+  /** Whether `records[at]` may be the first that stays; asked from `keepLast` backwards. Default: never between a tool call and its result, in
+   *  the forms of OpenAI, Anthropic and pi. An input is never parted from the turn that takes it, whatever this says. */
+  cutBefore?: ((records: readonly StoredRecord[], at: number) => boolean) | undefined
+  requestId?: string | undefined
+  channelId?: string | undefined
+}
+
+export interface CompactReceipt {
+  /** False when there was nothing to summarize; and when somebody else's summary, come in meanwhile, stands for as much: then the rest is of that one. */
+  readonly compacted: boolean
+  /** undefined for a key that names none. */
+  readonly sessionId: string | undefined
+  /** Of the summary; undefined when there is none. */
+  readonly seq: number | undefined
+  /** The last record that it stands for, and how many it stands for, those of earlier summaries among them. */
+  readonly upTo: number | undefined
+  readonly records: number
 }
 
 export interface RotateReceipt {
@@ -246,7 +279,7 @@ export interface Turn {
   append(records: TranscriptRecord | readonly TranscriptRecord[], options?: AppendOptions): Promise<AppendReceipt>
   /** The last records of the conversation as this turn should see it: inputs stand where they were taken, those that wait for other turns
    *  are left out. */
-  tail(count: number): Promise<StoredRecord[]>
+  tail(count: number, options?: TailOptions): Promise<StoredRecord[]>
   /** Takes what other requests have left for this turn, those that waited when it began among them; each is handed out once. */
   pending(): Promise<StoredRecord[]>
   /** Progress without an append: `maxTurnMs` starts anew. */

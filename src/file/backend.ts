@@ -1,7 +1,7 @@
 /** The embedded backend: one directory, any number of processes on one machine. */
 import { realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import type { Backend, EncodedRecord } from '../backend.js'
+import type { Backend, EncodedRecord, NewSummary, Summarizable, SummaryReceipt } from '../backend.js'
 import { type Effect, errnoOf, ioError, StoreError } from '../errors.js'
 import type {
   AppendOptions,
@@ -14,6 +14,7 @@ import type {
   SessionsView,
   StoredRecord,
   StoreStats,
+  TailOptions,
   WaitOptions,
 } from '../types.js'
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
@@ -25,10 +26,13 @@ import { entryOf } from './metadata/cells.js'
 import { Metadata } from './metadata/metadata.js'
 import type { Change, ViewTools } from './metadata/view.js'
 import { type Counters, newCounters } from './stats.js'
-import { appendJob, type JobFor } from './transcripts/append.js'
-import { readRange, readTail, type Source } from './transcripts/reading.js'
+import { AppendJob, type JobFor } from './transcripts/append.js'
+import { compactedStart, readCompactedTail } from './transcripts/compacted-reading.js'
+import { type Range, readRange, readTail, type Source } from './transcripts/reading.js'
 import { decided } from './transcripts/receipts.js'
+import { type SummaryAbout, sessionGone, summaryJob } from './transcripts/summary-job.js'
 import { Transcripts } from './transcripts/transcripts.js'
+import { readForSummary } from './transcripts/turn-reading.js'
 import { FileTurns } from './turns/file-turns.js'
 import { Vital } from './vital.js'
 
@@ -152,7 +156,7 @@ export class FileBackend implements Backend {
         this.#assertNotMutating()
         this.#vital.assertWritable()
       },
-      commit: (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
+      commit: async (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
       sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
       source: (sessionId) => this.#source(sessionId),
       archived: (sessionId) => ({
@@ -217,15 +221,16 @@ export class FileBackend implements Backend {
     try {
       this.#assertNotMutating()
       this.#vital.assertWritable()
+      const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => new AppendJob(transcript, records, options, nameDurable)
+      return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
     } catch (error) {
       return Promise.reject(error)
     }
-    const jobFor: JobFor<AppendReceipt> = (transcript, nameDurable) => appendJob(transcript, records, options, nameDurable)
-    return typed(this.#transcripts.commit(key, options, jobFor), 'appending', 'none')
   }
 
   async *read(key: string, options: ReadOptions): AsyncGenerator<StoredRecord> {
-    const range = { after: options.after ?? 0, limit: options.limit ?? Number.POSITIVE_INFINITY, signal: options.signal }
+    const { after = 0, limit = Number.POSITIVE_INFINITY, signal, compacted } = options
+    const range: Range = { after, limit, signal, begin: compacted ? (...of) => compactedStart(...of, range) : undefined }
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return
@@ -235,16 +240,41 @@ export class FileBackend implements Backend {
     }
   }
 
-  async tail(key: string, count: number): Promise<StoredRecord[]> {
+  async tail(key: string, count: number, { compacted }: TailOptions = {}): Promise<StoredRecord[]> {
     if (count === 0) return []
+    const readOf = compacted ? readCompactedTail : readTail
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return []
-      const records = readTail(this.#source(sessionId), count)
+      const records = readOf(this.#source(sessionId), count)
       if (records) return records
       if ((await this.#metadata.sessionIdOf(key)) === sessionId) return []
     }
     return []
+  }
+
+  async summarizable(key: string, signal?: AbortSignal): Promise<Summarizable | undefined> {
+    for (let tries = 0; tries < readTriesMax; tries++) {
+      const sessionId = await this.#metadata.sessionIdOf(key)
+      if (!sessionId) return undefined
+      const found = await readForSummary(this.#source(sessionId), signal)
+      if (found) return { sessionId, base: found.lastSeq, ...found }
+      if ((await this.#metadata.sessionIdOf(key)) === sessionId) return undefined
+    }
+    return undefined
+  }
+
+  async summarize(key: string, summary: NewSummary, options: SummaryAbout & WaitOptions): Promise<SummaryReceipt> {
+    this.#assertNotMutating()
+    this.#vital.assertWritable()
+    const absent = () => sessionGone(key, summary.sessionId)
+    return typed(
+      this.#transcripts.commit(key, { ...options, absent }, (transcript, named) =>
+        summaryJob(transcript, summary, options, () => this.#host.clock.wallMs(), named),
+      ),
+      'adding a summary',
+      'none',
+    )
   }
 
   #source(sessionId: string): Source {

@@ -22,9 +22,11 @@ const isWords = (part: unknown) => {
   return type === 'text' || type === 'refusal'
 }
 
-/** The conversation as a chat API takes it: no tool result without its call, results right behind their call, no call without a result; at its end
+/** The conversation as a chat API takes it: the summary of what was compacted in front; no tool result without its call, results right behind their call, no call without a result; at its end
  *  what is to be answered, not what an earlier try has said of the answer. */
 export function historyOf(records: readonly StoredRecord[]): ChatMessage[] {
+  const [first] = records
+  if (first && isSummary(first)) return [summaryMessage(first), ...historyOf(records.slice(1))]
   const said = records.filter(({ record }) => messageOf(record) !== undefined)
   const end = said.findLastIndex(({ record }) => record.interrupted !== true) + 1
   const messages = said.slice(0, end).map(({ record }) => messageOf(record)!)
@@ -32,6 +34,15 @@ export function historyOf(records: readonly StoredRecord[]): ChatMessage[] {
   for (const message of messages)
     if (message.role === 'tool' && !results.has(message.tool_call_id!)) results.set(message.tool_call_id!, message)
   return messages.filter(({ role }) => role !== 'tool').flatMap((message) => [message, ...resultsOf(message, results)])
+}
+
+/** Stands for everything before it: the conversation has been compacted. */
+function isSummary({ record }: StoredRecord): boolean {
+  return record.type === 'summary' && typeof record.text === 'string' && typeof record.upTo === 'number'
+}
+
+function summaryMessage({ record }: StoredRecord): ChatMessage {
+  return { role: 'system', content: `Summary of the conversation before:\n\n${String(record.text)}` }
 }
 
 /** The conversation may have gone on without the tools: the client was gone, or somebody spoke meanwhile. Chat APIs refuse a call without result. */

@@ -43,7 +43,7 @@ export class TurnWork {
     const turn = this.#turn
     await turn.pending()
     do {
-      const records = await turn.tail(this.#input.options.historyMax)
+      const records = await turn.tail(this.#input.options.historyMax, { compacted: true })
       if (this.replies.length === 0 && turn.attempt > 1 && this.#foundAll(records)) continue
       await this.#reply([...this.#input.system, ...historyOf(records)])
       // A reply that calls tools is answered by its client; what has been left meanwhile stays for the turn that brings the results.

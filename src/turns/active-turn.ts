@@ -3,14 +3,15 @@ import type { AsyncLocalStorage } from 'node:async_hooks'
 import type { EncodedRecord, InputAt, RequestFacts, StartedTurn, TurnEnding, TurnLease } from '../backend.js'
 import type { Clock } from '../clock.js'
 import { StoreError } from '../errors.js'
-import type { AppendOptions, AppendReceipt, StoredRecord, TranscriptRecord, Turn, TurnResult } from '../types.js'
+import type { AppendOptions, AppendReceipt, StoredRecord, TailOptions, TranscriptRecord, Turn, TurnResult } from '../types.js'
 
 export interface TurnTools {
   readonly clock: Clock
   readonly inside: AsyncLocalStorage<ActiveTurn>
   encode(records: TranscriptRecord | readonly TranscriptRecord[]): readonly EncodedRecord[]
   checkAppend(options: AppendOptions | undefined): AppendOptions
-  checkCount(count: unknown): number
+  /** @throws INVALID_OPTION */
+  checkTail(count: unknown, options: TailOptions | undefined): TailOptions
 }
 
 const valueBytesMax = 1 << 20
@@ -88,8 +89,9 @@ export class ActiveTurn implements Turn {
     return receipt
   }
 
-  async tail(count: number): Promise<StoredRecord[]> {
-    return this.#tools.checkCount(count) === 0 ? [] : this.#lease.tail(this.started, count)
+  async tail(count: number, options?: TailOptions): Promise<StoredRecord[]> {
+    const checked = this.#tools.checkTail(count, options)
+    return count === 0 ? [] : this.#lease.tail(this.started, count, checked)
   }
 
   async pending(): Promise<StoredRecord[]> {

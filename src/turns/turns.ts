@@ -4,7 +4,7 @@ import { channel } from 'node:diagnostics_channel'
 import type { EncodedRecord, TurnPort } from '../backend.js'
 import { type Clock, systemClock } from '../clock.js'
 import { StoreError } from '../errors.js'
-import type { AppendOptions, TranscriptRecord, TurnResult, TurnStatus, TurnsOptions, WhenBusy } from '../types.js'
+import type { AppendOptions, TailOptions, TranscriptRecord, TurnResult, TurnStatus, TurnsOptions, WhenBusy } from '../types.js'
 import type { ActiveTurn } from './active-turn.js'
 import { Lanes } from './lanes.js'
 import type { VisitTools, Work } from './round.js'
@@ -26,7 +26,7 @@ export interface TurnsTools {
   freshId(): string
   encode(records: TranscriptRecord | readonly TranscriptRecord[]): readonly EncodedRecord[]
   checkAppend(options: AppendOptions | undefined): AppendOptions
-  checkCount(count: unknown): number
+  checkTail(count: unknown, options: TailOptions | undefined): TailOptions
 }
 
 const turnChannel = channel('holdfast:turn')

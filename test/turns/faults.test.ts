@@ -6,7 +6,7 @@ import { openFileBackend } from '../../src/file/backend.js'
 import type { Disk } from '../../src/file/durable.js'
 import { nodeDisk } from '../../src/file/durable.js'
 import { type Host, systemHost } from '../../src/file/host.js'
-import { checkAppend, checkCount, encodeRecords } from '../../src/input.js'
+import { checkAppend, checkTail, encodeRecords } from '../../src/input.js'
 import type { SessionStore } from '../../src/store.js'
 import { Turns } from '../../src/turns/turns.js'
 import type { Turn } from '../../src/types.js'
@@ -28,7 +28,7 @@ async function turnsOn(directory: string, host: Host) {
   const turns = new Turns(
     backend.turns,
     { main: 2 },
-    { clock: host.clock, freshId: () => `fresh-${host.nonce(8)}-${ids++}`, encode, checkAppend, checkCount },
+    { clock: host.clock, freshId: () => `fresh-${host.nonce(8)}-${ids++}`, encode, checkAppend, checkTail },
   )
   const run = (key: string, options: Record<string, unknown>, work: (turn: Turn) => unknown) =>
     turns.run(

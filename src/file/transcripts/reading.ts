@@ -22,6 +22,8 @@ export interface Range {
   readonly after: number
   readonly limit: number
   readonly signal?: AbortSignal | undefined
+  /** What comes first, in the place of everything up to `after`; asked once the file is open. */
+  readonly begin?: ((source: Source, fd: number, size: number) => Promise<{ first: Raw | undefined; after: number }>) | undefined
 }
 
 /** A record on its way to the reader; parsed when it gets there. */
@@ -51,8 +53,13 @@ export async function* readRange(source: Source, range: Range): AsyncGenerator<S
     const { size } = source.disk.fstat(fd)
     let left = range.limit
     if (left <= 0) return true
-    for await (const raw of range.after > 0 ? rawsAfter(reader, fd, size, range) : rawsFromStart(reader, fd, size, range)) {
-      if (raw.seq <= range.after) continue
+    const { first, after } = (await range.begin?.(reader, fd, size)) ?? { first: undefined, after: range.after }
+    if (first) {
+      yield parsed(first)
+      if (--left <= 0) return true
+    }
+    for await (const raw of after > 0 ? rawsAfter(reader, fd, size, after) : rawsFromStart(reader, fd, size, range)) {
+      if (raw.seq <= after) continue
       range.signal?.throwIfAborted()
       yield parsed(raw)
       if (--left <= 0) return true
@@ -83,11 +90,11 @@ function openReader(source: Source, fd: number): Source & { letGo(): void } {
 }
 
 /** Goes back from the end only as far as `after`. */
-async function* rawsAfter(source: Source, fd: number, size: number, range: Range): AsyncGenerator<Raw> {
+async function* rawsAfter(source: Source, fd: number, size: number, after: number): AsyncGenerator<Raw> {
   const raws: Raw[] = []
   const foreign: [number, number][] = []
-  const sink = collecting(raws, foreign, range.after)
-  const chain = openTail(source.disk, fd, size, source.tag, { records: 0, after: range.after }, sink)
+  const sink = collecting(raws, foreign, after)
+  const chain = openTail(source.disk, fd, size, source.tag, { records: 0, after }, sink)
   for (const raw of foreignRaws(source, fd, chain, foreign)) yield raw
   yield* raws
   if (chain.damage) throw logCorrupt(source.label, chain.damage)
@@ -120,8 +127,8 @@ export function readTail(source: Source, count: number): StoredRecord[] | undefi
     const keep = collecting(raws, foreign, 0)
     const sink: ChainSink = {
       ...keep,
-      record(mark, bytes, start, end) {
-        keep.record?.(mark, bytes, start, end)
+      record(mark, bytes, start, end, line) {
+        keep.record?.(mark, bytes, start, end, line)
         if (raws.length > 2 * count + 1_000) raws.splice(0, raws.length - count)
       },
     }

@@ -15,6 +15,7 @@ import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
+import { Ahead, type Mark } from './ahead.js'
 import type { CommitOptions, JobFor } from './append.js'
 import { Detours } from './detours.js'
 import type { Open, TranscriptsPlaces } from './open.js'
@@ -40,8 +41,7 @@ export class Transcripts {
   #batons = new Map<number, Baton>()
   #open = new Map<string, Open>()
   #detours: Detours
-  /** Appends that have been submitted and not answered: who comes after them goes where they went, and is moved behind them. */
-  #ahead = new Map<string, { readonly open: Open; calls: number }>()
+  #ahead = new Ahead<Open>()
   #directorySync: SharedSync
 
   constructor(
@@ -79,13 +79,9 @@ export class Transcripts {
   baton(slot: number): Baton {
     let baton = this.#batons.get(slot)
     if (!baton) {
-      const name = String(slot).padStart(2, '0')
-      const label = `transcripts/${name}`
-      baton = new Baton(this.#host, `${this.#places.locks}/transcripts/${name}`, {
-        maxHoldMs: this.#maxHoldMs,
-        counters: this.#options.counters,
-        label,
-      })
+      const label = `transcripts/${String(slot).padStart(2, '0')}`
+      const { counters } = this.#options
+      baton = new Baton(this.#host, `${this.#places.locks}/${label}`, { maxHoldMs: this.#maxHoldMs, counters, label })
       this.#batons.set(slot, baton)
     }
     return baton
@@ -109,7 +105,7 @@ export class Transcripts {
     const place = { disk: this.#host.disk, path: this.pathOf(sessionId), label, tag: this.#tag, counters: this.#options.counters }
     const transcript = new Transcript(sessionId, key, place, this.#tools)
     const committer = new Committer(this.#host, this.baton(crc32(sessionId) % slots), transcript, this.#options)
-    const open: Open = { transcript, committer, pins: 0 }
+    const open: Open = { transcript, committer, nameDurable: () => this.#nameDurable(transcript), pins: 0 }
     this.#open.set(sessionId, open)
     if (this.#open.size > openMax) this.#evict()
     return open
@@ -126,47 +122,54 @@ export class Transcripts {
 
   /** Commits to the log of the session that the key names, in the order of the calls; see detours.ts.
    *  @param jobFor  is asked again when the key has come to name another session meanwhile. */
-  async commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R> {
-    let inLine = false
-    try {
-      for (let moves = 0; moves < movesMax; moves++) {
-        if (!inLine && this.#detours.has(key)) {
-          await this.#detours.enter(key, options)
-          inLine = true
-        }
-        // Whether the key still names it, the commit asks under the lock.
-        const sessionId = this.#metadata.lastKnownSessionId(key)
+  commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R> {
+    // Whether the key still names it, the commit asks under the lock.
+    const sessionId = this.#detours.has(key) ? undefined : this.#metadata.lastKnownSessionId(key)
+    if (sessionId === undefined) return this.#commitInLine(key, options, jobFor)
+    const open = this.#ahead.logOf(key) ?? this.#of(sessionId, key)
+    const mark = this.#ahead.enter(key, open)
+    return open.committer.submit(jobFor(open.transcript, open.nameDurable), options).then(
+      (value) => {
+        this.#ahead.leave(key, mark)
+        return value
+      },
+      (error: unknown) => {
+        this.#ahead.leave(key, mark)
+        if (!isMoved(error)) throw error
+        return this.#commitInLine(key, options, jobFor, open)
+      },
+    )
+  }
+
+  /** @param closed  what the key named when last looked at. */
+  async #commitInLine<R>(key: string, options: CommitOptions, jobFor: JobFor<R>, closed?: Open): Promise<R> {
+    let last = closed
+    for (let moves = 0; moves < movesMax; moves++) {
+      await this.#detours.enter(key, options)
+      let submitted: Promise<R>
+      let mark: Mark<Open>
+      try {
+        if (last && this.#open.get(last.transcript.sessionId) === last) await this.#finish(last, options)
+        let sessionId = this.#metadata.lastKnownSessionId(key)
         if (sessionId === undefined) {
           if (options.absent) throw options.absent()
-          if (!inLine) await this.#detours.enter(key, options)
-          inLine = true
-          if (this.#metadata.lastKnownSessionId(key) === undefined) await this.#mint(key, options)
-          continue
+          await this.#mint(key, options)
+          sessionId = this.#metadata.lastKnownSessionId(key)
+          if (sessionId === undefined) continue
         }
-        const ahead = inLine ? undefined : this.#ahead.get(key)
-        const open = ahead?.open ?? this.#of(sessionId, key)
-        const mark = ahead ?? { open, calls: 0 }
-        mark.calls++
-        this.#ahead.set(key, mark)
-        const submitted = open.committer.submit(
-          jobFor(open.transcript, () => this.#nameDurable(open.transcript)),
-          options,
-        )
-        if (inLine) this.#detours.leave(key)
-        inLine = false
-        try {
-          return await submitted
-        } catch (error) {
-          if (!isMoved(error)) throw error
-        } finally {
-          if (--mark.calls === 0 && this.#ahead.get(key) === mark) this.#ahead.delete(key)
-        }
-        await this.#detours.enter(key, options)
-        inLine = true
-        if (this.#open.get(open.transcript.sessionId) === open) await this.#finish(open, options)
+        last = this.#of(sessionId, key)
+        mark = this.#ahead.enter(key, last)
+        submitted = last.committer.submit(jobFor(last.transcript, last.nameDurable), options)
+      } finally {
+        this.#detours.leave(key)
       }
-    } finally {
-      if (inLine) this.#detours.leave(key)
+      try {
+        return await submitted
+      } catch (error) {
+        if (!isMoved(error)) throw error
+      } finally {
+        this.#ahead.leave(key, mark)
+      }
     }
     throw new StoreError('LOCK_LOST', `the session of ${JSON.stringify(key)} is being replaced faster than it can be written to.`, {
       details: { key },
@@ -282,7 +285,7 @@ export class Transcripts {
           about: { key, sessionId },
           run: () => [systemBody({ seal })],
           result: () => undefined,
-          alsoDurable: () => this.#nameDurable(open.transcript),
+          alsoDurable: open.nameDurable,
         },
         wait,
       )

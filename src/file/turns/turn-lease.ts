@@ -12,10 +12,10 @@ import type {
   TurnLease,
 } from '../../backend.js'
 import type { StoreError } from '../../errors.js'
-import type { AppendOptions, AppendReceipt, StoredRecord } from '../../types.js'
+import type { AppendOptions, AppendReceipt, StoredRecord, TailOptions } from '../../types.js'
 import type { Lease } from '../lock/lease.js'
 import type { CommitOptions, JobFor } from '../transcripts/append.js'
-import { appendJob } from '../transcripts/append.js'
+import { AppendJob } from '../transcripts/append.js'
 import type { Source } from '../transcripts/reading.js'
 import { type Beginning, endJob, type Fence, startJob, takeJob, turnLost, type Waiting } from '../transcripts/turn-jobs.js'
 import { readConversation, readInputs } from '../transcripts/turn-reading.js'
@@ -92,8 +92,9 @@ export class KeyLease implements TurnLease {
 
   append(turn: StartedTurn, records: readonly EncodedRecord[], options: AppendOptions): Promise<AppendReceipt> {
     const fence = this.#fence(turn)
-    return this.#tools.commit({ ...options, absent: () => this.#deleted(turn) }, (transcript, named) =>
-      appendJob(transcript, records, options, named, fence),
+    return this.#tools.commit(
+      { ...options, absent: () => this.#deleted(turn) },
+      (transcript, named) => new AppendJob(transcript, records, options, named, fence),
     )
   }
 
@@ -114,8 +115,8 @@ export class KeyLease implements TurnLease {
     return readInputs(this.#tools.source(turn.sessionId), at) ?? this.#gone(turn)
   }
 
-  async tail(turn: StartedTurn, count: number): Promise<StoredRecord[]> {
-    return readConversation(this.#tools.source(turn.sessionId), count) ?? this.#gone(turn)
+  async tail(turn: StartedTurn, count: number, { compacted }: TailOptions = {}): Promise<StoredRecord[]> {
+    return readConversation(this.#tools.source(turn.sessionId), count, compacted) ?? this.#gone(turn)
   }
 
   end(turn: StartedTurn, request: RequestFacts, ending: TurnEnding): Promise<{ left: number }> {
