@@ -1,4 +1,5 @@
 import type { StoreError } from './errors.js'
+import type { RepairPlan, RepairReport } from './repair-plan.js'
 import type {
   AppendOptions,
   AppendReceipt,
@@ -92,6 +93,8 @@ export interface SummaryReceipt {
 /** Care of what is stored: each backend knows its own damage. */
 export interface MaintenancePort {
   verify(options: VerifyOptions): Promise<VerifyReport>
+  planRepair(options: VerifyOptions): Promise<RepairPlan>
+  repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>
   retain(options: RetainOptions): Promise<RetentionReport>
   /** One round, now, unless another process has the lead. */
   maintain(options: CheckedMaintenance, signal: AbortSignal | undefined): Promise<MaintenanceReport>

@@ -58,6 +58,9 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   lock?: LockOptions
   /** Never writes, takes no lock, creates nothing; works on a read-only mount and beside live writers. */
   readOnly?: boolean
+  /** Opens also a store whose metadata is damaged, to mend it: `verify`, `planRepair`, `repair`, `locks` and `stats` work; everything else
+   *  throws the damage until it is repaired, and goes on with the same handle afterwards. Creates no store. */
+  repair?: boolean
   /** 1 KiB to 256 MiB, default 16 MiB: the largest record, as JSON. */
   recordBytesMax?: number
   /** How many turns of each lane run at once in this process, 1 to 10,000. Default `{ main: 4, subagent: 8, cron: 1 }`; other names are yours. */

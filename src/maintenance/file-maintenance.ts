@@ -1,10 +1,13 @@
 /** Care of a store of files. */
 import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
 import type { Inside } from '../file/backend.js'
+import type { RepairPlan, RepairReport } from '../repair-plan.js'
 import type { VerifyOptions, VerifyReport } from '../types.js'
 import type { MaintenanceReport, RetainOptions, RetentionReport } from '../upkeep.js'
 import { Maintainer } from './leader/maintain.js'
 import { stepsOf } from './leader/steps.js'
+import { planStore } from './repair/plan.js'
+import { applyPlan } from './repair/repair.js'
 import { retain } from './retention/retain.js'
 import { verifyStore } from './verify/verify.js'
 
@@ -38,5 +41,14 @@ export class FileMaintenance implements MaintenancePort {
 
   #maintainer(options: CheckedMaintenance): Maintainer {
     return new Maintainer(this.#inside, options, stepsOf(this.#inside, options))
+  }
+
+  async planRepair(options: VerifyOptions): Promise<RepairPlan> {
+    return planStore(this.#inside, await this.verify(options), options)
+  }
+
+  async repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport> {
+    this.#inside.vital.assertMendable()
+    return applyPlan(this.#inside, plan, options)
   }
 }
