@@ -227,35 +227,41 @@ export class SessionStore<T extends object = Fields> {
 
   /** What a repair would do about what `verify` finds: a plan to be shown, kept or applied. Changes nothing, and works beside live writers.
    *  Nothing to be done: no actions. */
-  async planRepair(options: VerifyOptions = {}): Promise<RepairPlan> 
+  async planRepair(options: VerifyOptions = {}): Promise<RepairPlan> {
     return this.#run(() => this.#maintenance.planRepair(options))
+  }
 
   /** Does what the plan lists, and nothing else. Every byte that is removed is in `quarantine/` before. An action whose files have changed
    *  since the plan was made is refused, and the others are done: the report says of each what became of it.
    *  @throws INVALID_OPTION  it is no plan of this store · the signal's reason, between two actions. */
-  async repair(plan: RepairPlan, options: VerifyOptions = {}): Promise<RepairReport> 
+  async repair(plan: RepairPlan, options: VerifyOptions = {}): Promise<RepairReport> {
     return this.#run(() => this.#maintenance.repair(plan, options))
+  }
 
   /** Who holds which lock, since when, and what this process makes of it. */
-  async locks(): Promise<LockStatus[]> 
+  async locks(): Promise<LockStatus[]> {
     this.#assertOpen()
     return this.#backend.locks()
+  }
 
-  stats(): StoreStats 
+  stats(): StoreStats {
     return this.#backend.stats()
+  }
 
   /** Refuses new calls, waits for those under way, and lets go of every file. Turns that still run after `closeMs` are aborted.
    *  @throws TURN_BUSY  naming turns that go on nevertheless; the store stays open for their appends. Close again. */
-  close(): Promise<void> 
+  close(): Promise<void> {
     this.#closing ??= this.#drain().catch((error: unknown) => {
       this.#closed = true
       this.#closing = undefined
       throw error
     })
     return this.#closing
+  }
 
-  [Symbol.asyncDispose](): Promise<void> 
+  [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
 
   async #drain(): Promise<void> {
     await this.#background?.stop()
@@ -273,7 +279,7 @@ export class SessionStore<T extends object = Fields> {
   }
 
   /** Not an async function, and one promise only: a thousand calls at once are a use of their own. */
-  #run<R>(work: () => Promise<R>): Promise<R> 
+  #run<R>(work: () => Promise<R>): Promise<R> {
     try {
       this.#assertOpen()
       const running = work()
@@ -283,6 +289,7 @@ export class SessionStore<T extends object = Fields> {
     } catch (error) {
       return Promise.reject(error)
     }
+  }
 
   #leave = () => {
     if (--this.#active === 0) this.#drained()
