@@ -37,6 +37,11 @@ export function remarked(cell: Cell, mark: HighWaterMark): { cell: Cell; json: s
   return { json, cell: { bytes, start: 0, end: bytes.length, entry: cell.entry } }
 }
 
+/** The same for one who looks at all of them once: what is parsed is not kept. */
+export function passingEntryOf(cell: Cell): Entry {
+  return cell.entry ?? asEntry(JSON.parse(plainJson(cell)))
+}
+
 const sessionIdPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 /** Files are named by session id: one that the store cannot have minted must not become a path. Checked by hand, for it is on the way of

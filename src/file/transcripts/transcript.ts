@@ -181,7 +181,14 @@ export class Transcript implements LogOwner {
     if (!mark || this.#tools.host.disk.stat(this.place.path)) return this.#openFile()
     // Whoever made the mark had made the file; so it is not there any more. Unless that was a rotation, which has renamed the key before.
     this.#assertNamed()
-    throw transcriptMissing(this.label, this.sessionId, mark)
+    this.assertNotMissing()
+    return this.#openFile()
+  }
+
+  /** For one who has found no file. @throws LOG_CORRUPT  there should be one. */
+  assertNotMissing(): void {
+    const mark = this.#mark()
+    if (mark) throw transcriptMissing(this.label, this.sessionId, mark)
   }
 
   #mark(): HighWaterMark | undefined {

@@ -2,12 +2,12 @@
  *
  *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
-import { errnoOf, isStoreError, StoreError } from '../../errors.js'
+import { isStoreError, StoreError } from '../../errors.js'
 import type { RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
 import type { CommitterOptions } from '../job.js'
-import type { Baton, Held } from '../lock/baton.js'
+import type { Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { type Seal, systemBody } from '../log/record.js'
 import { entryOf } from '../metadata/cells.js'
@@ -20,25 +20,12 @@ import type { CommitOptions, JobFor } from './append.js'
 import { Detours } from './detours.js'
 import { MarkCheck } from './mark-check.js'
 import { Marks } from './marks.js'
+import type { Open, TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
-import { nextLog, putLog, rewriteLog } from './rewrite.js'
+import { type Retired, type Retirement, retireSession } from './retiring.js'
+import { archiveLog, nextLog, putLog, rewriteLog } from './rewrite.js'
 import { Slots } from './slots.js'
 import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
-
-export interface TranscriptsPlaces {
-  readonly transcripts: string
-  readonly archive: string
-  readonly locks: string
-}
-
-interface Open {
-  readonly transcript: Transcript
-  readonly committer: Committer
-  /** What else must be on the disk: the metadata record that names it. */
-  readonly nameDurable: () => Promise<void> | undefined
-  /** Calls that are in the middle of something with it, lock or no lock. */
-  pins: number
-}
 
 const openMax = 256
 const movesMax = 100
@@ -52,7 +39,7 @@ export class Transcripts {
   #tag: string
   #tools: TranscriptTools
   #viewTools: ViewTools
-  #slots: Slots
+  readonly slots: Slots
   #open = new Map<string, Open>()
   #detours: Detours
   #ahead = new Ahead<Open>()
@@ -73,7 +60,7 @@ export class Transcripts {
     this.#host = host
     this.#places = places
     this.#options = options
-    this.#slots = new Slots(host, places.locks, maxHoldMs, options.counters)
+    this.slots = new Slots(host, places.locks, maxHoldMs, options.counters)
     this.#metadata = metadata
     this.#vital = vital
     this.#tag = tag
@@ -96,10 +83,6 @@ export class Transcripts {
     }
   }
 
-  baton(slot: number): Baton {
-    return this.#slots.baton(slot)
-  }
-
   pathOf(sessionId: string): string {
     return `${this.#places.transcripts}/${sessionId}.jsonl`
   }
@@ -117,7 +100,7 @@ export class Transcripts {
     const label = `transcripts/${sessionId}.jsonl`
     const place = { disk: this.#host.disk, path: this.pathOf(sessionId), label, tag: this.#tag, counters: this.#options.counters }
     const transcript = new Transcript(sessionId, key, place, this.#tools)
-    const committer = new Committer(this.#host, this.#slots.of(sessionId), transcript, this.#options)
+    const committer = new Committer(this.#host, this.slots.of(sessionId), transcript, this.#options)
     const open: Open = { transcript, committer, nameDurable: () => this.#nameDurable(transcript), pins: 0 }
     this.#open.set(sessionId, open)
     if (this.#open.size > openMax) this.#evict()
@@ -125,12 +108,11 @@ export class Transcripts {
   }
 
   #evict(): void {
-    for (const [sessionId, { transcript, committer, pins }] of this.#open) {
+    for (const open of this.#open.values()) {
+      const { transcript, committer, pins } = open
       if (this.#open.size <= openMax) return
       if (pins > 0 || !committer.idle || transcript.busy) continue
-      this.marks.take(transcript)
-      transcript.forget()
-      this.#open.delete(sessionId)
+      this.#letGo(open)
     }
   }
 
@@ -236,6 +218,21 @@ export class Transcripts {
     return closed !== undefined
   }
 
+  /** Archives a session that is still as it was when that was decided; retiring.ts. */
+  async retire<W extends string>(retirement: Retirement<W>, wait: WaitOptions): Promise<Retired<W>> {
+    const { key, sessionId } = retirement
+    const open = this.#of(sessionId, key)
+    open.pins++
+    try {
+      const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag, archive: this.#places.archive }
+      const outcome = await retireSession({ ...tools, moveAway: () => this.#archive(sessionId) }, open, retirement, wait)
+      if (outcome === 'archived') this.#letGo(open)
+      return outcome
+    } finally {
+      open.pins--
+    }
+  }
+
   /** The session that was closed by this very call; undefined when the key names none. */
   async #close(key: string, wait: WaitOptions, seal: () => Seal): Promise<string | undefined> {
     for (let moves = 0; moves < movesMax; moves++) {
@@ -261,8 +258,7 @@ export class Transcripts {
         if (!isStoreError(error, 'LOG_CORRUPT')) throw error
         // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
         await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
-        open.transcript.forget()
-        this.#open.delete(dropped)
+        this.#letGo(open)
       }
     }
   }
@@ -338,8 +334,13 @@ export class Transcripts {
       await this.#metadata.durable(true)
       await open.committer.exclusively('archive', wait, () => this.#archive(sessionId))
     }
+    this.#letGo(open)
+  }
+
+  #letGo({ transcript }: Open): void {
+    this.marks.take(transcript)
     transcript.forget()
-    this.#open.delete(sessionId)
+    this.#open.delete(transcript.sessionId)
   }
 
   /** The new session's log, with the ids that the old one remembers. Made before the metadata names it. */
@@ -356,8 +357,8 @@ export class Transcripts {
     return putLog(this.#host, held, path, [next], this.#directorySync)
   }
 
-  async #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
-    await this.#metadata.commitOwn((cellOf) => {
+  #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
+    return this.#metadata.commitOwn((cellOf) => {
       const cell = cellOf(key)
       const entry = cell && entryOf(cell)
       if (entry?.sessionId !== from) return []
@@ -366,17 +367,9 @@ export class Transcripts {
     }, wait)
   }
 
-  /** Source and target are this session's alone, and ids are never used twice: a second or a late rename finds nothing to do. */
   async #archive(sessionId: string): Promise<void> {
-    const { disk } = this.#host
-    try {
-      disk.rename(this.pathOf(sessionId), `${this.#places.archive}/${sessionId}.jsonl`)
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error
-      return
-    }
-    await disk.syncDirectory(this.#places.archive)
-    await this.#directorySync.run()
+    const { archive } = this.#places
+    if (await archiveLog(this.#host.disk, this.pathOf(sessionId), archive, `${sessionId}.jsonl`)) await this.#directorySync.run()
   }
 
   #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<boolean> {

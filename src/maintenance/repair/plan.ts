@@ -1,5 +1,4 @@
 /** From what verify finds to what is to be done about it. Reads, and changes nothing. */
-import { crc32 } from 'node:zlib'
 import type { Inside } from '../../file/backend.js'
 import { readFully } from '../../file/durable.js'
 import { entryOf } from '../../file/metadata/cells.js'
@@ -101,9 +100,4 @@ export function storeIdIn({ host: { disk }, places }: Inside): string | undefine
   } catch {
     return undefined
   }
-}
-
-/** Which of the transcripts' locks guards a session. */
-export function slotOf(sessionId: string): number {
-  return crc32(sessionId) % 64
 }

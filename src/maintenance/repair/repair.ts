@@ -4,7 +4,7 @@ import { ioError, isStoreError, StoreError } from '../../errors.js'
 import type { Inside } from '../../file/backend.js'
 import type { ActionReport, RepairAction, RepairPlan, RepairReport } from '../../repair-plan.js'
 import { repairLog } from './log-repair.js'
-import { slotOf, storeIdIn } from './plan.js'
+import { storeIdIn } from './plan.js'
 import { assertPlan } from './plan-schema.js'
 
 export interface ApplyOptions {
@@ -65,7 +65,7 @@ function siteOf({ host, places, options, counters, tag, transcripts }: Inside, {
     path: `${places.store}/${file}`,
     directory: archived ? places.archive : places.transcripts,
     quarantine: places.quarantine,
-    baton: transcripts.baton(slotOf(sessionId ?? '')),
+    baton: transcripts.slots.of(sessionId ?? ''),
     waitMs: options.waitMs,
     atRest: archived,
   }
