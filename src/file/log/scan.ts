@@ -6,8 +6,8 @@
  *  is not whole yet waits as the beginnings of its lines: so a sink sees the whole of a line only up to `longLineBytes`, and of one
  *  that had to wait only `keptBytes`, unless it is one of the store's own. Whoever needs more takes it from `look`. */
 import { crc32 } from 'node:zlib'
+import { type Breath, newBreath } from '../breath.js'
 import type { Disk } from '../durable.js'
-import { Pace } from '../pace.js'
 import { type Chain, type ChainSink, goesOn, isForeign, type Line, oddLine } from './chain.js'
 import { LongLine } from './long-line.js'
 import { isSystemOnly, readMark } from './record.js'
@@ -31,7 +31,7 @@ export interface ScanOptions {
   /** Bytes read so far. */
   readonly onProgress?: ((bytes: number) => void) | undefined
   /** For whoever scans one file after another: small ones share a stretch. */
-  readonly pace?: Pace | undefined
+  readonly breath?: Breath | undefined
 }
 
 /** What is left at the end without a verdict: lines of a batch that has not ended, and bytes without a newline. */
@@ -66,15 +66,16 @@ export async function scan(
   sizes = usualSizes,
 ): Promise<ScanTail> {
   const scanning = new Scanning(source, chain, sink, sizes)
-  const { signal, pace = new Pace(), onProgress } = options
+  const { signal, breath = newBreath(), onProgress } = options
   signal?.throwIfAborted()
-  for (;;) {
-    if (!(await scanning.step())) return scanning.end()
-    if (!pace.isDue) continue
+  while (await scanning.step()) {
+    const rest = breath.breathe()
+    if (!rest) continue
     onProgress?.(scanning.bytesRead)
-    await pace.rest()
+    await rest
     signal?.throwIfAborted()
   }
+  return scanning.end()
 }
 
 /** The line with a copy of as much of its bytes as is kept. */

@@ -1,7 +1,7 @@
 /** sessions.json, looked at in a window of fixed size: its hash, its entries, and the lines that are none. */
 import { createHash } from 'node:crypto'
+import { newBreath } from '../../file/breath.js'
 import type { ByteSource, ScanOptions } from '../../file/log/scan.js'
-import { Pace } from '../../file/pace.js'
 import type { Range } from '../../findings.js'
 import { type NamedSession, type NamedSessions, parseEntry, readEntry, readKey } from './entries.js'
 
@@ -28,7 +28,7 @@ const badMax = 1_000
 export async function scanSnapshot(
   source: ByteSource,
   thorough: boolean,
-  { signal, pace = new Pace() }: ScanOptions = {},
+  { signal, breath = newBreath() }: ScanOptions = {},
 ): Promise<ScannedSnapshot> {
   const scanning = new SnapshotScan(thorough)
   const hash = createHash('sha256')
@@ -38,7 +38,10 @@ export async function scanSnapshot(
     const got = await source.read(piece, 0, pieceBytes)
     if (got <= 0) break
     hash.update(piece.subarray(0, got))
-    for (const _ of scanning.take(piece.subarray(0, got))) if (pace.isDue) await pace.rest()
+    for (const _ of scanning.take(piece.subarray(0, got))) {
+      const rest = breath.breathe()
+      if (rest) await rest
+    }
   }
   scanning.end()
   return { bytes: scanning.bytes, hash: hash.digest('hex'), sessions: scanning.sessions, bad: scanning.bad }

@@ -1,13 +1,13 @@
 /** Looks at every file of a store, and changes nothing.
  *
  *  The metadata first, then the transcripts, then the archive: what moves meanwhile moves in that direction, so nothing is missed. Memory is
- *  a fixed window, and what is known of each session; no step holds up the event loop for long (scan.ts, pace.ts). */
+ *  a fixed window, and what is known of each session; no step holds up the event loop for long (scan.ts, breath.ts). */
 import type { StoreError } from '../../errors.js'
+import { newBreath } from '../../file/breath.js'
 import type { Disk } from '../../file/durable.js'
 import type { StorePlaces } from '../../file/format.js'
 import type { Host } from '../../file/host.js'
 import { judgeAtOnce } from '../../file/lock/observer.js'
-import { Pace } from '../../file/pace.js'
 import type { Finding } from '../../findings.js'
 import type { VerifyOptions, VerifyReport } from '../../types.js'
 import { scanArchived } from './archive-scan.js'
@@ -45,7 +45,7 @@ class Verification {
   #report = new Report()
   #scanning: LogScanOptions
   #onProgress: VerifyOptions['onProgress']
-  #pace = new Pace()
+  #breath = newBreath()
   #done = 0
   #total = 0
 
@@ -57,7 +57,7 @@ class Verification {
     this.#scanning = {
       tag,
       signal: options.signal,
-      pace: this.#pace,
+      breath: this.#breath,
       onProgress: (bytes) => options.onProgress?.(this.#done + bytes, this.#total),
     }
   }
@@ -123,7 +123,7 @@ class Verification {
     this.#scanning.signal?.throwIfAborted()
     this.#permissions(`${directory}/${name}`)
     await scan()
-    if (this.#pace.isDue) await this.#pace.rest()
+    await this.#breath.breathe()
   }
 
   #tools(directory: string) {
@@ -174,7 +174,7 @@ class Verification {
     let sum = 0
     for (const name of names) {
       sum += this.#disk.stat(`${directory}/${name}`)?.size ?? 0
-      if (this.#pace.isDue) await this.#pace.rest()
+      await this.#breath.breathe()
     }
     return sum
   }
