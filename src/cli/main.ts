@@ -8,6 +8,7 @@ import { importCommand } from './import/command.js'
 import { interruptCommand } from './interrupt.js'
 import { listCommand } from './list.js'
 import { locksCommand } from './locks.js'
+import { repairCommand } from './repair.js'
 import { showCommand } from './show.js'
 import { statsCommand } from './stats.js'
 import { stressCommand } from './stress/command.js'
@@ -36,6 +37,7 @@ ${exitCodesHelp}`,
     locksCommand(),
     statsCommand(),
     verifyCommand(),
+    repairCommand(),
     importCommand(),
     stressCommand(),
   ]
