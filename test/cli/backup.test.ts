@@ -23,6 +23,24 @@ afterAll(() => place.remove())
 const backup = (...args: string[]) => holdfast(['backup', ...args, '--to', target])
 
 describe('backup', () => {
+  test('docs/cli.md names every option of every help, and each help has examples and exit codes', async () => {
+    const section = fs
+      .readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8')
+      .split(/^## /m)
+      .find((part) => part.startsWith('backup\n'))!
+    const { stdout } = await holdfast(['backup', '--help'])
+    const names = [...stdout.matchAll(/^ {2}(\w+) /gm)].map(([, name]) => name!).filter((name) => name !== 'help')
+    expect(names).toHaveLength(10)
+    const helps = await Promise.all(names.map((name) => holdfast(['backup', name, '--help'])))
+    for (const [n, help] of helps.entries()) {
+      expect(help.stdout).toContain(`$ holdfast backup ${names[n]}`)
+      expect(help.stdout).toContain('Exit codes: 0 ')
+      expect(section).toContain(`holdfast backup ${names[n]} `)
+      for (const [, option] of help.stdout.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gm))
+        if (!['--json', '--help'].includes(option!)) expect(section).toContain(option)
+    }
+  })
+
   test('init wants to be told about encryption, create wants a repository', async () => {
     expect(await backup('init')).toMatchObject({ code: 2, stderr: expect.stringContaining('--no-encryption') })
     expect(await backup('create', '--store', store)).toMatchObject({ code: 2, stderr: expect.stringContaining('NOT_FOUND') })
