@@ -6,22 +6,36 @@ export type Severity = 'notice' | 'warning' | 'damage'
 
 export type FindingKind =
   // Lines that are in no log: what killed and overtaken writers leave behind.
+  /** A beginning of a line, broken off by the next writer. */
   | 'void-torn'
+  /** Written by somebody who had lost the race. */
   | 'void-superseded'
+  /** Written behind a seal. */
   | 'void-sealed'
+  /** What a power cut has left of records that nobody was told about. */
   | 'void-leftover'
+  /** A batch that its writer was killed in. */
   | 'void-unfinished'
+  /** No line of this library. */
   | 'void-garbage'
+  /** A killed writer's beginning with another's whole line behind it. */
   | 'void-welded'
   /** Bytes at the end without a newline: somebody may be writing them. */
   | 'torn-tail'
   // Damage of a log.
+  /** Records that were there, and of which nothing is left where they stood. `bytes` is where: from and to are the same. */
   | 'missing-bytes'
+  /** A record once, and none now. */
   | 'altered-line'
+  /** Zeros where bytes were, in a line or at the end. */
   | 'nul-run'
+  /** Records that are whole, behind others that are missing: no reader gets to them. */
+  | 'stranded-records'
   | 'header-missing'
   | 'header-damaged'
+  /** Two records of one log under one idempotency id, nearer to each other than ids are remembered. */
   | 'duplicate-id'
+  /** A symbolic link, a directory, where a file belongs. */
   | 'not-a-file'
   | 'unreadable'
   // Damage of the metadata.
@@ -40,6 +54,8 @@ export type FindingKind =
   /** A rotation, deletion, compaction or repair whose doer died in between: anyone finishes it. */
   | 'unfinished-work'
   // Around them.
+  /** Something in transcripts/ or archive/ that no version of this library puts there. */
+  | 'foreign-file'
   | 'lock-foreign-entry'
   | 'stage-leftover'
   | 'wrong-permissions'

@@ -13,6 +13,8 @@ export interface FileStat {
   readonly ino: number
   readonly size: number
   readonly ctimeMs: number
+  /** For people, and for backups; nothing is decided by it. */
+  readonly mtimeMs?: number
   readonly mode: number
   readonly kind: 'file' | 'directory' | 'symlink' | 'other'
 }
@@ -67,7 +69,7 @@ function uninterrupted<T>(call: () => T): T {
 
 function factsOf(stat: fs.Stats): FileStat {
   const kind = stat.isFile() ? 'file' : stat.isDirectory() ? 'directory' : stat.isSymbolicLink() ? 'symlink' : 'other'
-  return { dev: stat.dev, ino: stat.ino, size: stat.size, ctimeMs: stat.ctimeMs, mode: stat.mode, kind }
+  return { dev: stat.dev, ino: stat.ino, size: stat.size, ctimeMs: stat.ctimeMs, mtimeMs: stat.mtimeMs, mode: stat.mode, kind }
 }
 
 export const nodeDisk: Disk = {

@@ -31,8 +31,8 @@ export interface LogFacts {
   readonly seal: Seal | undefined
   readonly foreignLines: number
   readonly damage: ChainDamage | undefined
-  /** The crc of the record that was asked for; undefined when there is none of that number. */
-  readonly crcAtWatched: string | undefined
+  /** Of the records that were asked for and are there. */
+  readonly crcs: ReadonlyMap<number, string>
 }
 
 export interface LogReadingOptions {
@@ -43,8 +43,8 @@ export interface LogReadingOptions {
   readonly tag: string
   /** Goes on from there instead of from the start; what `endsAt` has found true. */
   readonly from?: LogEnd | undefined
-  /** Asks for this record's crc. */
-  readonly watchSeq?: number | undefined
+  /** Asks for these records' crcs. */
+  readonly watch?: readonly number[] | undefined
   /** The cut comes before a seal that says so. */
   readonly beforeSeal?: ((seal: Seal) => boolean) | undefined
   readonly signal?: AbortSignal | undefined
@@ -73,7 +73,7 @@ export class LogReading {
   #options: LogReadingOptions
   #chain: Chain
   #header: LogFacts['header']
-  #crcAtWatched: string | undefined
+  #crcs = new Map<number, string>()
   #sealStart: number | undefined
   #handedOut = 0
 
@@ -83,10 +83,10 @@ export class LogReading {
   }
 
   #begin(): Chain {
-    const { disk, fd, from, tag, watchSeq } = this.#options
+    const { disk, fd, from, tag } = this.#options
     if (!from) return new Chain(tag)
     const line = lastLine(disk, fd, from.bytes)!
-    if (watchSeq === from.seq) this.#crcAtWatched = from.crc
+    this.#crcs.set(from.seq, from.crc)
     return Chain.from(tag, line.mark, from.bytes, -1, line.isOwn)
   }
 
@@ -124,18 +124,18 @@ export class LogReading {
       seal: cutSeal ? undefined : seal,
       foreignLines: foreign.lines,
       damage,
-      crcAtWatched: this.#crcAtWatched,
+      crcs: this.#crcs,
     }
   }
 
   #beforeSeal = 0
 
   #feed(piece: Buffer): void {
-    const { beforeSeal, watchSeq } = this.#options
+    const { beforeSeal, watch } = this.#options
     const base = this.#chain.settled
     this.#chain.feed(piece, {
       record: (mark, bytes, start) => {
-        if (mark.seq === watchSeq) this.#crcAtWatched = hex8(mark.crc)
+        if (watch?.includes(mark.seq)) this.#crcs.set(mark.seq, hex8(mark.crc))
         const { header } = this.#chain
         if (header && !this.#header) this.#header = { ...header, crc: hex8(mark.crc), seq: mark.seq }
         if (!beforeSeal || !startsWith(bytes, start, sealPrefix)) return

@@ -20,8 +20,8 @@ import {
   hex8,
   isSystemOnly,
   type LineMark,
-  readBody,
   readMark,
+  readSystem,
   type Seal,
   sealPrefix,
   startsWith,
@@ -38,10 +38,48 @@ export interface ChainDamage {
 
 export interface ChainSink {
   /** A record of the log, in order. Offsets are into `bytes`; `start` to the newline. */
-  record?(mark: LineMark, bytes: Buffer, start: number, end: number): void
-  void?(kind: VoidKind, byte: number, length: number): void
+  record?(mark: LineMark, bytes: Buffer, start: number, end: number, line: Line): void
+  /** A line that is in no log. @param line  a record in itself, or what is known of one that is none. */
+  void?(kind: VoidKind, byte: number, length: number, line: Line | OddLine): void
   /** A line of JSON without `$` before the header; whether it counts the header says. */
   foreign?(byte: number, length: number): void
+}
+
+/** A line that is a record in itself. */
+export interface Line {
+  readonly mark: LineMark
+  /** Where in the file it begins, and its length with the newline. */
+  readonly byte: number
+  readonly length: number
+  /** It stands there from `start` to `end`, the newline; of a long one perhaps only the beginning (scan.ts). */
+  readonly bytes: Buffer
+  readonly start: number
+  readonly end: number
+  /** What a scan has made of it, when it was asked to. */
+  readonly look?: unknown
+}
+
+/** A line that is no record. */
+export interface OddLine {
+  readonly mark?: undefined
+  readonly byte: number
+  readonly length: number
+  /** What its end claims to be. */
+  readonly claimed: LineMark | undefined
+  /** A killed writer's beginning with another's whole line behind it. */
+  readonly welded: boolean
+  /** At least half of a mark stands at its end: it was a record once. */
+  readonly wasRecord: boolean
+  /** Ends in `#`: broken off by the next writer. */
+  readonly broken: boolean
+  /** From the first NUL byte in it to behind the last one, in the file. */
+  readonly nuls: { readonly from: number; readonly to: number } | undefined
+}
+
+/** Of a line before any record: whether it is a JSON object without `$`, and the crc of everything up to and with its newline. */
+export interface ForeignFacts {
+  readonly foreign: boolean
+  readonly crc: number
 }
 
 /** The first four digits of a writer id tell the boot in which it wrote. */
@@ -49,15 +87,9 @@ export function bootTag(boot: string): string {
   return boot === '0' ? '0000' : boot.slice(-4).padStart(4, '0')
 }
 
-interface Line {
-  readonly mark: LineMark
-  readonly start: number
-  readonly end: number
-}
-
 const noLines: readonly Line[] = []
 const voidCrcsMax = 10_000
-const weldSearchBytesMax = 64 << 20
+export const weldSearchBytesMax = 64 << 20
 
 export class Chain {
   /** Sequence number and crc of the last record; -1 before the header. */
@@ -119,16 +151,38 @@ export class Chain {
     const base = this.settled
     let at = 0
     for (;;) {
-      const batch = this.#nextBatch(bytes, at)
+      const batch = this.#nextBatch(bytes, at, base)
       if (!batch) break
-      if (batch.lines.length === 0) this.#garbageLine(bytes, at, batch.after, base, sink)
-      else if (!batch.whole) this.#void('unfinished', batch.lines, base, sink)
-      else this.#judge(batch.lines, bytes, base, sink)
+      if (batch.lines.length > 0) this.judge(batch.lines, batch.whole, sink)
+      else {
+        const end = batch.after - 1
+        const facts = this.seq < 0 ? this.#foreignFacts(bytes, at, end) : undefined
+        this.reject(oddLine(bytes, at, end, base + at), facts, sink)
+      }
       at = batch.after
-      this.settled = base + at
-      this.#checkClaims()
     }
     this.openTail = bytes.length > 0 ? bytes[bytes.length - 1] !== 0x0a : this.openTail
+  }
+
+  /** Lines that stand or fall together, right behind `settled`: a batch, or one that is broken off. For whoever finds them in pieces; `feed` does the same. */
+  judge(lines: readonly Line[], whole: boolean, sink: ChainSink): void {
+    const { byte, length } = lines[lines.length - 1]!
+    if (whole) this.#judge(lines, sink)
+    else this.#void('unfinished', lines, sink)
+    this.settled = byte + length
+    this.#checkClaims()
+  }
+
+  /** A line that is no record, right behind `settled`. @param facts  as long as there has been no record. */
+  reject(line: OddLine, facts: ForeignFacts | undefined, sink: ChainSink): void {
+    this.#reject(line, facts, sink)
+    this.settled = line.byte + line.length
+    this.#checkClaims()
+  }
+
+  /** Crc of everything so far, as long as there has been no record. */
+  get prefixCrc(): number {
+    return this.#prefix.crc
   }
 
   /** Whoever says that something was on the disk has read it here before. */
@@ -138,43 +192,42 @@ export class Chain {
   }
 
   /** The next lines that stand or fall together: a batch, whole or broken off; one line that is no record; undefined when bytes are lacking. */
-  #nextBatch(bytes: Buffer, at: number): { lines: readonly Line[]; whole: boolean; after: number } | undefined {
+  #nextBatch(bytes: Buffer, at: number, base: number): { lines: readonly Line[]; whole: boolean; after: number } | undefined {
     const end = bytes.indexOf(0x0a, at)
     if (end < 0) return undefined
     const mark = readMark(bytes, at, end)
     if (!mark) return { lines: noLines, whole: false, after: end + 1 }
-    const lines = [{ mark, start: at, end }]
+    const lines: Line[] = [{ mark, byte: base + at, length: end + 1 - at, bytes, start: at, end }]
     let last = mark
     let after = end + 1
     while (last.left > 0) {
       const lineEnd = bytes.indexOf(0x0a, after)
       if (lineEnd < 0) return undefined
       const next = readMark(bytes, after, lineEnd)
-      if (!next || next.writer !== last.writer || next.seq !== last.seq + 1 || next.left !== last.left - 1 || next.prev !== last.crc)
-        return { lines, whole: false, after }
-      lines.push({ mark: next, start: after, end: lineEnd })
+      if (!next || !goesOn(last, next)) return { lines, whole: false, after }
+      lines.push({ mark: next, byte: base + after, length: lineEnd + 1 - after, bytes, start: after, end: lineEnd })
       last = next
       after = lineEnd + 1
     }
     return { lines, whole: true, after }
   }
 
-  #judge(lines: readonly Line[], bytes: Buffer, base: number, sink: ChainSink): void {
-    const first = lines[0]!.mark
+  #judge(lines: readonly Line[], sink: ChainSink): void {
+    const { mark: first, bytes, start } = lines[0]!
     for (const { mark } of lines) if (mark.synced > this.claimed) this.claimed = mark.synced
     if (this.seq < 0) {
-      if (first.prev === 0 && startsWith(bytes, lines[0]!.start, headerPrefix)) return this.#begin(lines, bytes, base, sink)
-      return this.#orphan(lines, base, sink)
+      if (first.prev === 0 && startsWith(bytes, start, headerPrefix)) return this.#begin(lines, sink)
+      return this.#orphan(lines, sink)
     }
-    if (this.seal) return this.#void('sealed', lines, base, sink)
-    if (first.seq === this.seq + 1 && first.prev === this.crc) return this.#accept(lines, bytes, base, sink)
-    if (first.seq <= this.seq) return this.#void('superseded', lines, base, sink)
-    this.#orphan(lines, base, sink)
+    if (this.seal) return this.#void('sealed', lines, sink)
+    if (first.seq === this.seq + 1 && first.prev === this.crc) return this.#accept(lines, sink)
+    if (first.seq <= this.seq) return this.#void('superseded', lines, sink)
+    this.#orphan(lines, sink)
   }
 
-  #begin(lines: readonly Line[], bytes: Buffer, base: number, sink: ChainSink): void {
-    const { start, mark } = lines[0]!
-    this.header = readBody(bytes, start, mark).system?.header
+  #begin(lines: readonly Line[], sink: ChainSink): void {
+    const { bytes, start, mark } = lines[0]!
+    this.header = readSystem(bytes, start, mark).header
     const named = this.header?.foreign
     if (named && (named.bytes !== this.foreign.bytes || named.crc !== hex8(this.foreign.crc)))
       this.#damaged(`the ${named.lines} lines before the header are not those that it names`, 0, 0)
@@ -183,69 +236,70 @@ export class Chain {
       this.foreign = { lines: 0, bytes: 0, crc: 0 }
     }
     this.userSeq = this.foreign.lines
-    this.#accept(lines, bytes, base, sink)
+    this.#accept(lines, sink)
   }
 
-  #accept(lines: readonly Line[], bytes: Buffer, base: number, sink: ChainSink): void {
-    for (const { mark, start, end } of lines) {
+  #accept(lines: readonly Line[], sink: ChainSink): void {
+    for (const line of lines) {
+      const { mark, byte, length, bytes, start, end } = line
       this.seq = mark.seq
       this.crc = mark.crc
-      this.end = base + end + 1
+      this.end = byte + length
       this.records++
       if (!isSystemOnly(bytes, start)) this.userSeq = mark.seq
-      else if (startsWith(bytes, start, sealPrefix)) this.seal = readBody(bytes, start, mark).system?.seal
-      sink.record?.(mark, bytes, start, end)
+      else if (startsWith(bytes, start, sealPrefix)) this.seal = readSystem(bytes, start, mark).seal
+      sink.record?.(mark, bytes, start, end, line)
     }
   }
 
   /** A batch ahead of the chain: what it continues is void, or welded to a killed writer's line, or missing. */
-  #orphan(lines: readonly Line[], base: number, sink: ChainSink): void {
-    const { mark, start } = lines[0]!
-    const welded = this.#garbage?.end === base + start && this.#garbage.crc === mark.prev && this.#garbage.welded
+  #orphan(lines: readonly Line[], sink: ChainSink): void {
+    const { mark, byte } = lines[0]!
+    const welded = this.#garbage?.end === byte && this.#garbage.crc === mark.prev && this.#garbage.welded
     if (!welded && this.#voidCrcs.get(mark.prev) !== mark.writer && this.#ofThisBoot(mark.writer))
-      this.#damaged(`seq ${mark.seq} continues a record that is not in the file`, base + start, this.seq + 1)
-    this.#void('leftover', lines, base, sink)
+      this.#damaged(`seq ${mark.seq} continues a record that is not in the file`, byte, this.seq + 1)
+    this.#void('leftover', lines, sink)
   }
 
-  #garbageLine(bytes: Buffer, start: number, after: number, base: number, sink: ChainSink): void {
-    const end = after - 1
-    if (this.seq < 0 && this.#foreignLine(bytes, start, end)) {
-      if (end > start) sink.foreign?.(base + start, end - start)
+  #reject(line: OddLine, facts: ForeignFacts | undefined, sink: ChainSink): void {
+    const { byte, length, claimed, welded } = line
+    if (facts && this.#foreignLine(line, facts)) {
+      if (length > 1) sink.foreign?.(byte, length - 1)
       return
     }
-    if (end === start) return
-    const claimed = claimedMark(bytes, start, end)
-    const welded = claimed !== undefined && isWelded(bytes, start, end, claimed)
-    if (claimed) this.#garbage = { end: base + after, crc: claimed.crc, welded }
-    if (!welded && (claimed || wasRecord(bytes, start, end))) {
-      const zeroed = bytes.subarray(start, end).includes(0)
-      if (!zeroed || (claimed && this.#ofThisBoot(claimed.writer))) {
-        const seq = claimed?.seq ?? this.seq + 1
-        this.#damaged(`the line of seq ${seq} has been altered`, base + start, seq)
-      }
+    if (length === 1) return
+    if (claimed) this.#garbage = { end: byte + length, crc: claimed.crc, welded }
+    if (isAltered(line) && (!line.nuls || (claimed && this.#ofThisBoot(claimed.writer)))) {
+      const seq = claimed?.seq ?? this.seq + 1
+      this.#damaged(`the line of seq ${seq} has been altered`, byte, seq)
     }
     this.voidLines++
-    sink.void?.(claimed ? 'garbage' : 'torn', base + start, after - start)
+    sink.void?.(claimed ? 'garbage' : 'torn', byte, length, line)
   }
 
   /** JSON without `$` ahead of everything of ours: somebody else's transcript, which we go on with. */
-  #foreignLine(bytes: Buffer, start: number, end: number): boolean {
+  #foreignLine({ length, wasRecord }: OddLine, facts: ForeignFacts): boolean {
     const clean = this.foreign.bytes === this.#prefix.bytes
-    this.#prefix = { bytes: this.#prefix.bytes + end + 1 - start, crc: crc32(bytes.subarray(start, end + 1), this.#prefix.crc) }
-    if (wasRecord(bytes, start, end) || !isForeign(bytes, start, end)) return false
+    this.#prefix = { bytes: this.#prefix.bytes + length, crc: facts.crc }
+    if (wasRecord || !facts.foreign) return false
     if (!clean) {
-      if (end > start) this.#damaged('somebody else’s lines have a broken one among them', this.foreign.bytes, this.foreign.lines + 1)
+      if (length > 1) this.#damaged('somebody else’s lines have a broken one among them', this.foreign.bytes, this.foreign.lines + 1)
       return false
     }
-    this.foreign = { lines: this.foreign.lines + (end > start ? 1 : 0), ...this.#prefix }
+    this.foreign = { lines: this.foreign.lines + (length > 1 ? 1 : 0), ...this.#prefix }
     return true
   }
 
-  #void(kind: VoidKind, lines: readonly Line[], base: number, sink: ChainSink): void {
-    for (const { mark, start, end } of lines) {
+  #foreignFacts(bytes: Buffer, start: number, end: number): ForeignFacts {
+    return { foreign: isForeign(bytes, start, end), crc: crc32(bytes.subarray(start, end + 1), this.#prefix.crc) }
+  }
+
+  #void(kind: VoidKind, lines: readonly Line[], sink: ChainSink): void {
+    for (const line of lines) {
+      const { mark, byte, length } = line
       if (this.#voidCrcs.size < voidCrcsMax) this.#voidCrcs.set(mark.crc, mark.writer)
       this.voidLines++
-      sink.void?.(kind, base + start, end + 1 - start)
+      sink.void?.(kind, byte, length, line)
     }
   }
 
@@ -255,6 +309,31 @@ export class Chain {
 
   #damaged(why: string, byte: number, seq: number): void {
     this.damage ??= { why, byte, seq }
+  }
+}
+
+/** Whether the record is the next one of the same batch. */
+export function goesOn(last: LineMark, next: LineMark): boolean {
+  return next.writer === last.writer && next.seq === last.seq + 1 && next.left === last.left - 1 && next.prev === last.crc
+}
+
+/** A record once, and none now; that alone is not damage where a power cut may have done it. */
+export function isAltered({ claimed, wasRecord, welded }: OddLine): boolean {
+  return !welded && (claimed !== undefined || wasRecord)
+}
+
+/** What there is to know of a line that is no record. @param byte  where in the file it begins */
+export function oddLine(bytes: Buffer, start: number, end: number, byte: number): OddLine {
+  const claimed = claimedMark(bytes, start, end)
+  const nul = bytes.subarray(start, end).indexOf(0)
+  return {
+    byte,
+    length: end + 1 - start,
+    claimed,
+    welded: claimed !== undefined && isWelded(bytes, start, end, claimed),
+    wasRecord: wasRecord(bytes, start, end),
+    broken: bytes[end - 1] === 0x23,
+    nuls: nul < 0 ? undefined : { from: byte + nul, to: byte + bytes.lastIndexOf(0, end - 1) - start + 1 },
   }
 }
 
@@ -274,14 +353,14 @@ const markFront = /[{,]"\$":"\d{1,16}\.\d{1,7}\.(-1|\d{1,16})\./
 const markBack = /\.[0-9a-f]{8}\.[0-9a-f]{8}"\}$/
 
 /** Whether half of a mark stands at the end of the line: no single wrong byte spoils both. */
-function wasRecord(bytes: Buffer, start: number, end: number): boolean {
+export function wasRecord(bytes: Buffer, start: number, end: number): boolean {
   if (bytes[end - 1] === 0x23) return false // Broken off by the next writer, as it should be.
   const text = bytes.toString('latin1', Math.max(start, end - 128), end)
   return markFront.test(text) || markBack.test(text)
 }
 
 /** A JSON object that carries no `$`. */
-function isForeign(bytes: Buffer, start: number, end: number): boolean {
+export function isForeign(bytes: Buffer, start: number, end: number): boolean {
   if (end === start) return true
   if (bytes[start] !== 0x7b) return false
   try {

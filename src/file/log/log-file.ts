@@ -60,9 +60,9 @@ export class LogFile {
     this.#place = place
     this.#sink = {
       ...sink,
-      record: (mark, bytes, start, end) => {
+      record: (mark, bytes, start, end, line) => {
         if (mark.writer === this.#expected.writer && this.#expected.seq < 0) this.#expected.seq = mark.seq
-        sink.record?.(mark, bytes, start, end)
+        sink.record?.(mark, bytes, start, end, line)
       },
     }
     this.fd = fd

@@ -258,6 +258,11 @@ export function readBody(bytes: Buffer, start: number, mark: LineMark): { json: 
   return { json: rest.startsWith(',') ? `{${rest.slice(1)}` : '{}', system }
 }
 
+/** The store's own part of a record of the store's own. */
+export function readSystem(bytes: Buffer, start: number, mark: LineMark): SystemPart {
+  return (JSON.parse(`${bytes.toString('utf8', start, start + mark.bodyBytes)}}`) as { $$: SystemPart }).$$
+}
+
 /** Whether the line is one of the store's own: such a line begins with its mark of office. */
 export function startsWith(bytes: Buffer, start: number, prefix: string): boolean {
   return bytes.toString('latin1', start, start + prefix.length) === prefix

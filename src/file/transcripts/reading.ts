@@ -127,8 +127,8 @@ export function readTail(source: Source, count: number): StoredRecord[] | undefi
     const keep = collecting(raws, foreign, 0)
     const sink: ChainSink = {
       ...keep,
-      record(mark, bytes, start, end) {
-        keep.record?.(mark, bytes, start, end)
+      record(mark, bytes, start, end, line) {
+        keep.record?.(mark, bytes, start, end, line)
         if (raws.length > 2 * count + 1_000) raws.splice(0, raws.length - count)
       },
     }

@@ -1,10 +1,9 @@
 /** Looks at every file of a store, and changes nothing. */
-import { errnoOf, isStoreError } from '../../errors.js'
+import { isStoreError } from '../../errors.js'
 import type { Disk } from '../../file/durable.js'
-import { Chain, type ChainSink } from '../../file/log/chain.js'
-import { pieces } from '../../file/log/pieces.js'
-import { isSystemOnly } from '../../file/log/record.js'
+import type { Finding } from '../../findings.js'
 import type { Damage, FileReport, VerifyOptions, VerifyReport } from '../../types.js'
+import { type LogAbout, type ScannedLog, scanFile } from './log-scan.js'
 
 export interface VerifyPlaces {
   readonly store: string
@@ -63,15 +62,25 @@ export async function verifyStore(
       sealed: false,
     })
 
+  const findings: Finding[] = []
   for (const target of targets) {
-    const found = await verifyLog(disk, target, tag, options.signal, (bytes) => options.onProgress?.(done + bytes, total))
+    const scanning = {
+      tag,
+      signal: options.signal,
+      onProgress: (bytes: number) => options.onProgress?.(done + bytes, total),
+    }
+    const found = await scanFile(disk, target.path, aboutOf(target), scanning)
     done += target.bytes
     options.onProgress?.(done, total)
-    if (!found) continue
-    files.push(found.report)
-    if (found.damage) damage.push(found.damage)
+    // Moved to the archive meanwhile.
+    if (found === 'gone') continue
+    const isScanned = 'findings' in found
+    findings.push(...(isScanned ? found.findings : [found]))
+    files.push(isScanned ? reportOf(target, found) : empty(target))
+    const wrong = isScanned ? damageOf(target.file, found) : { file: target.file, code: 'LOG_CORRUPT', message: found.meaning }
+    if (wrong) damage.push({ byte: undefined, seq: undefined, ...wrong } as Damage)
   }
-  return { ok: damage.length === 0, files, damage, findings: [] }
+  return { ok: damage.length === 0, files, damage, findings }
 }
 
 function logsIn(disk: Disk, directory: string, kind: 'transcript' | 'archive'): Target[] {
@@ -87,67 +96,18 @@ function logsIn(disk: Disk, directory: string, kind: 'transcript' | 'archive'): 
     })
 }
 
-/** undefined when the file has moved to the archive meanwhile. */
-async function verifyLog(
-  disk: Disk,
-  target: Target,
-  tag: string,
-  signal: AbortSignal | undefined,
-  progress: (bytes: number) => void,
-): Promise<{ report: FileReport; damage: Damage | undefined } | undefined> {
-  const { file, kind } = target
-  const stat = disk.stat(target.path)
-  if (!stat) return undefined
-  if (stat.kind !== 'file')
-    return {
-      report: empty(target),
-      damage: { file, code: 'LOG_CORRUPT', message: `${file} is a ${stat.kind}, not a regular file.`, byte: undefined, seq: undefined },
-    }
-  let fd: number
-  try {
-    fd = disk.open(target.path, 'read')
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined
-    return {
-      report: empty(target),
-      damage: {
-        file,
-        code: 'LOG_CORRUPT',
-        message: `${file} cannot be opened: ${(error as Error).message}.`,
-        byte: undefined,
-        seq: undefined,
-      },
-    }
-  }
-  try {
-    const { size } = disk.fstat(fd)
-    const chain = new Chain(tag)
-    let records = 0
-    const sink: ChainSink = { record: (_mark, bytes, start) => void (isSystemOnly(bytes, start) || records++) }
-    for await (const bytes of pieces(disk, fd, size, chain, sink, signal)) progress(bytes)
-    const wrong = chain.damage
-    return {
-      report: {
-        file,
-        kind,
-        bytes: size,
-        records: records + chain.foreign.lines,
-        lastSeq: chain.seq,
-        voidLines: chain.voidLines,
-        tornTailBytes: size - chain.settled,
-        sealed: chain.seal !== undefined,
-      },
-      damage: wrong && {
-        file,
-        code: 'LOG_CORRUPT',
-        message: `${file} is damaged at byte ${wrong.byte}, seq ${wrong.seq}: ${wrong.why}.`,
-        byte: wrong.byte,
-        seq: wrong.seq,
-      },
-    }
-  } finally {
-    disk.close(fd)
-  }
+function aboutOf({ file, kind }: Target): LogAbout {
+  return { file, sessionId: kind === 'journal' ? undefined : /([0-9a-f-]{36})[^/]*$/.exec(file)?.[1] }
+}
+
+function damageOf(file: string, { damage }: ScannedLog): Damage | undefined {
+  if (!damage) return undefined
+  const { byte, seq, why } = damage
+  return { file, code: 'LOG_CORRUPT', message: `${file} is damaged at byte ${byte}, seq ${seq}: ${why}.`, byte, seq }
+}
+
+function reportOf({ file, kind }: Target, { bytes, records, lastSeq, voidLines, undecidedBytes, seal }: ScannedLog): FileReport {
+  return { file, kind, bytes, records, lastSeq, voidLines, tornTailBytes: undecidedBytes, sealed: seal !== undefined }
 }
 
 function empty(target: Target): FileReport {
