@@ -2,6 +2,8 @@ import type { StoreError } from './errors.js'
 import type {
   AppendOptions,
   AppendReceipt,
+  CompactBytesOptions,
+  CompactBytesReceipt,
   Entry,
   LockStatus,
   ReadOptions,
@@ -90,6 +92,8 @@ export interface SummaryReceipt {
 
 /** Care of what is stored: each backend knows its own damage. */
 export interface MaintenancePort {
+  /** Writes a key's transcript anew without what can go; keeps the whole of the old one. */
+  compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt>
   verify(options: VerifyOptions): Promise<VerifyReport>
 }
 

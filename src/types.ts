@@ -132,6 +132,26 @@ export interface RotateReceipt {
   readonly previousSessionId: string
 }
 
+export interface CompactBytesOptions extends WaitOptions {
+  /** Nothing is done when less than so many bytes can be removed. 1 or more, default 1. */
+  minBytes?: number | undefined
+  /** Bytes copied, and bytes to copy. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+export interface CompactBytesReceipt {
+  /** False when there was too little to remove; then nothing was written. */
+  readonly compacted: boolean
+  /** undefined for a key that names none. */
+  readonly sessionId: string | undefined
+  readonly bytesBefore: number
+  readonly bytesAfter: number
+  /** The first record that has stayed. */
+  readonly from: number | undefined
+  /** Name of the whole old file in `archive/`. */
+  readonly archive: string | undefined
+}
+
 /** Who holds a lock, as read from the lock's own name. */
 export interface LockHolder {
   readonly pid: number

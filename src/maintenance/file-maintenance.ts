@@ -1,7 +1,8 @@
 /** Care of a store of files. */
 import type { MaintenancePort } from '../backend.js'
 import type { Inside } from '../file/backend.js'
-import type { VerifyOptions, VerifyReport } from '../types.js'
+import { compactTranscript } from '../file/transcripts/care.js'
+import type { CompactBytesOptions, CompactBytesReceipt, VerifyOptions, VerifyReport } from '../types.js'
 import { verifyStore } from './verify/verify.js'
 
 export class FileMaintenance implements MaintenancePort {
@@ -9,6 +10,15 @@ export class FileMaintenance implements MaintenancePort {
 
   constructor(inside: Inside) {
     this.#inside = inside
+  }
+
+  async compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt> {
+    const { transcripts, metadata, vital } = this.#inside
+    vital.assertWritable()
+    const done = await compactTranscript(transcripts, metadata, key, { ...options, minBytes: options.minBytes ?? 1 })
+    if (done) return { compacted: true, ...done }
+    const sessionId = await metadata.sessionIdOf(key)
+    return { compacted: false, sessionId, bytesBefore: 0, bytesAfter: 0, from: undefined, archive: undefined }
   }
 
   verify(options: VerifyOptions): Promise<VerifyReport> {

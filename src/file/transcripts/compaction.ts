@@ -78,8 +78,9 @@ export class Compaction {
   }
 
   /** undefined when there is nothing to be removed. */
-  async compact(open: Open, source: Source, options: BytesOptions): Promise<Try<BytesDone | undefined>> {
+  async compact(open: Open, options: BytesOptions): Promise<BytesDone | 'again' | undefined> {
     const { sessionId } = open.transcript
+    const source = sourceOf(open)
     const { disk } = this.#tools.host
     const fd = openSource(source)
     if (fd === undefined) return undefined
@@ -115,8 +116,9 @@ export class Compaction {
   }
 
   /** Does what a `compacted` seal says, from wherever whoever wrote it has left it. */
-  async finish(open: Open, source: Source, wait: WaitOptions): Promise<void> {
+  async finish(open: Open, wait: WaitOptions): Promise<void> {
     const { sessionId } = open.transcript
+    const source = sourceOf(open)
     const { disk } = this.#tools.host
     for (let tries = 0; tries < triesMax; tries++) {
       const fd = openSource(source)
@@ -269,6 +271,11 @@ export class Compaction {
       disk.close(target)
     }
   }
+}
+
+function sourceOf({ transcript }: Open): Source {
+  const { disk, path, label, tag } = transcript.place
+  return { disk, path, label, tag, readers: new Set() }
 }
 
 const withoutLinks = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EMLINK', 'ENOSYS'])

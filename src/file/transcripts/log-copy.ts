@@ -43,13 +43,13 @@ export class LogCopy {
     this.#ids = new Ids(source.sessionId)
     this.#turns = new TurnLog(source.sessionId)
     this.#sink = {
-      record: (mark, bytes, start, end) => {
+      record: (mark, bytes, start, end, line) => {
         const isHeader = mark.prev === 0 && startsWith(bytes, start, headerPrefix)
         if (isHeader) this.#header = { seq: mark.seq, crc: mark.crc }
         if (isHeader || mark.seq < plan.from) {
           this.#ids.note(mark, bytes, start)
           this.#turns.note(mark, bytes, start)
-        } else keeping(this.#begun(), plan.from).record(mark, bytes, start, end)
+        } else keeping(this.#begun(), plan.from).record(mark, bytes, start, end, line)
       },
     }
   }

@@ -11,6 +11,8 @@ export interface TranscriptsPlaces {
 export interface Open {
   readonly transcript: Transcript
   readonly committer: Committer
+  /** What else must be on the disk: the metadata record that names it. */
+  readonly nameDurable: () => Promise<void> | undefined
   /** Calls that are in the middle of something with it, lock or no lock. */
   pins: number
 }

@@ -17,25 +17,12 @@ import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
 import { Ahead, type Mark } from './ahead.js'
 import type { CommitOptions, JobFor } from './append.js'
+import { Compaction } from './compaction.js'
 import { Detours } from './detours.js'
+import type { Open, TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
 import { nextLog, putLog, rewriteLog } from './rewrite.js'
 import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
-
-export interface TranscriptsPlaces {
-  readonly transcripts: string
-  readonly archive: string
-  readonly locks: string
-}
-
-interface Open {
-  readonly transcript: Transcript
-  readonly committer: Committer
-  /** What else must be on the disk: the metadata record that names it. */
-  readonly nameDurable: () => Promise<void> | undefined
-  /** Calls that are in the middle of something with it, lock or no lock. */
-  pins: number
-}
 
 const slots = 64
 const openMax = 256
@@ -56,6 +43,7 @@ export class Transcripts {
   #detours: Detours
   #ahead = new Ahead<Open>()
   #directorySync: SharedSync
+  readonly compaction: Compaction
 
   constructor(
     host: Host,
@@ -77,6 +65,13 @@ export class Transcripts {
     this.#viewTools = viewTools
     this.#detours = new Detours(host.clock, options.waitMs)
     this.#directorySync = new SharedSync(() => host.disk.syncDirectory(places.transcripts))
+    this.compaction = new Compaction({
+      host,
+      tag,
+      archive: places.archive,
+      prepared: `${places.locks}/prepared`,
+      names: this.#directorySync,
+    })
     this.#tools = {
       host,
       vital,
@@ -245,33 +240,40 @@ export class Transcripts {
     })
   }
 
+  /** Runs `work` on a session's log, open or not, and keeps it meanwhile. */
+  async pinned<R>(sessionId: string, key: string, work: (open: Open) => Promise<R>): Promise<R> {
+    const open = this.#of(sessionId, key)
+    open.pins++
+    try {
+      return await work(open)
+    } finally {
+      open.pins--
+    }
+  }
+
   /** Archives what a mutator has deleted. The entry is gone already; nobody looks for the session any more. */
-  async archiveDropped(changes: readonly Change[], wait: WaitOptions): Promise<void> {
+  async archiveDropped(changes: readonly Pick<Change, 'key' | 'dropped'>[], wait: WaitOptions): Promise<void> {
     for (const { key, dropped } of changes) {
-      if (!dropped || !this.#host.disk.stat(this.pathOf(dropped))) continue
-      const open = this.#of(dropped, key)
-      open.transcript.closing = true
-      try {
-        await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
-      } catch (error) {
-        if (!isStoreError(error, 'LOG_CORRUPT')) throw error
-        // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
-        await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
-        open.transcript.forget()
-        this.#open.delete(dropped)
+      // Not at once when it is sealed already for another reason: that is brought to its end first.
+      for (let moves = 0; dropped && moves < movesMax && this.#host.disk.stat(this.pathOf(dropped)); moves++) {
+        const open = this.#of(dropped, key)
+        open.transcript.closing = true
+        try {
+          await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+        } catch (error) {
+          if (!isStoreError(error, 'LOG_CORRUPT')) throw error
+          // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
+          await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
+          open.transcript.forget()
+          this.#open.delete(dropped)
+        }
       }
     }
   }
 
   /** True when this call's seal is the one that stands. */
-  async #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
-    const open = this.#of(sessionId, key)
-    open.pins++
-    try {
-      return await this.#sealAndFinish(open, key, seal, wait)
-    } finally {
-      open.pins--
-    }
+  #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
+    return this.pinned(sessionId, key, (open) => this.#sealAndFinish(open, key, seal, wait))
   }
 
   async #sealAndFinish(open: Open, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
@@ -319,6 +321,7 @@ export class Transcripts {
     const { transcript } = open
     const { sessionId } = transcript
     const seal = transcript.sealed
+    if (seal?.reason === 'compacted') await this.compaction.finish(open, wait)
     if (seal && (seal.reason === 'rotated' || seal.reason === 'deleted')) {
       const key = seal.key ?? transcript.key
       // Whoever wrote the seal may have died before it was on the disk; what follows must not get there first.
