@@ -1,4 +1,5 @@
 import type { StoreError } from './errors.js'
+import type { RepairPlan, RepairReport } from './repair-plan.js'
 import type {
   AppendOptions,
   AppendReceipt,
@@ -95,6 +96,8 @@ export interface MaintenancePort {
   /** Writes a key's transcript anew without what can go; keeps the whole of the old one. */
   compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt>
   verify(options: VerifyOptions): Promise<VerifyReport>
+  planRepair(options: VerifyOptions): Promise<RepairPlan>
+  repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>
 }
 
 /** Turns, as far as they concern more than this process: a line per key that all processes see, a lease that one of them holds, and what

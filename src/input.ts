@@ -89,6 +89,7 @@ const open = z.strictObject({
     })
     .prefault({}),
   readOnly: z.boolean().default(false),
+  repair: z.boolean().default(false),
   recordBytesMax: z
     .number()
     .int()

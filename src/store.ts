@@ -16,6 +16,7 @@ import {
   encodeRecords,
 } from './input.js'
 import { FileMaintenance } from './maintenance/file-maintenance.js'
+import type { RepairPlan, RepairReport } from './repair-plan.js'
 import { Session } from './session.js'
 import { assertLanes } from './turns/lanes.js'
 import { Turns } from './turns/turns.js'
@@ -86,9 +87,9 @@ export class SessionStore<T extends object = Fields> {
     if (typeof directory !== 'string' || directory === '')
       throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
     const checked = checkOptions(options)
-    const { entry, durability, checkpoint, lock, readOnly } = checked
+    const { entry, durability, checkpoint, lock, readOnly, repair } = checked
     assertLanes(checked.lanes)
-    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, ...lock, checkKey })
+    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, repair, ...lock, checkKey })
     return new SessionStore<FieldsOf<S>>(backend, new FileMaintenance(backend.inside), entry, checked)
   }
 
@@ -198,6 +199,19 @@ export class SessionStore<T extends object = Fields> {
   /** Looks at every file and changes nothing. Works beside live writers. */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     return this.#run(() => this.#maintenance.verify(options))
+  }
+
+  /** What a repair would do about what `verify` finds: a plan to be shown, kept or applied. Changes nothing, and works beside live writers.
+   *  Nothing to be done: no actions. */
+  async planRepair(options: VerifyOptions = {}): Promise<RepairPlan> {
+    return this.#run(() => this.#maintenance.planRepair(options))
+  }
+
+  /** Does what the plan lists, and nothing else. Every byte that is removed is in `quarantine/` before. An action whose files have changed
+   *  since the plan was made is refused, and the others are done: the report says of each what became of it.
+   *  @throws INVALID_OPTION  it is no plan of this store · the signal's reason, between two actions. */
+  async repair(plan: RepairPlan, options: VerifyOptions = {}): Promise<RepairReport> {
+    return this.#run(() => this.#maintenance.repair(plan, options))
   }
 
   /** Who holds which lock, since when, and what this process makes of it. */

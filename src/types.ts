@@ -57,6 +57,9 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   lock?: LockOptions
   /** Never writes, takes no lock, creates nothing; works on a read-only mount and beside live writers. */
   readOnly?: boolean
+  /** Opens also a store whose metadata is damaged, to mend it: `verify`, `planRepair`, `repair`, `locks` and `stats` work; everything else
+   *  throws the damage until it is repaired, and goes on with the same handle afterwards. Creates no store. */
+  repair?: boolean
   /** 1 KiB to 256 MiB, default 16 MiB: the largest record, as JSON. */
   recordBytesMax?: number
   /** How many turns of each lane run at once in this process, 1 to 10,000. Default `{ main: 4, subagent: 8, cron: 1 }`; other names are yours. */
@@ -150,6 +153,52 @@ export interface CompactBytesReceipt {
   readonly from: number | undefined
   /** Name of the whole old file in `archive/`. */
   readonly archive: string | undefined
+}
+
+/** A transcript that is not in use any more. Nothing is known of one whose header cannot be read, but for its name. */
+export interface ArchiveInfo {
+  /** Its name for `readArchive` and `restoreArchive`: the session id, and for the file before a compaction its last seq. */
+  readonly archive: string
+  /** Relative to the store. */
+  readonly file: string
+  /** The key that named it then. */
+  readonly key: string | undefined
+  readonly sessionId: string
+  /** The session that the key named before it, and the one it named next. */
+  readonly previous: string | undefined
+  readonly next: string | undefined
+  /** compacted: the session went on, without the records that a summary stands for. */
+  readonly reason: 'rotated' | 'deleted' | 'compacted' | 'unknown'
+  /** What the caller gave as the reason. */
+  readonly why: string | undefined
+  /** Epoch ms. */
+  readonly at: number | undefined
+  readonly firstSeq: number | undefined
+  readonly lastSeq: number | undefined
+  /** Records of the log, those of the store's own among them. */
+  readonly records: number | undefined
+  /** Of the transcript, uncompressed. */
+  readonly bytes: number | undefined
+  readonly compressed: boolean
+  /** Its doer died before it was in `archive/`; the next maintenance puts it there. */
+  readonly unfinished: boolean
+}
+
+export interface RestoreOptions extends WaitOptions {
+  /** The session that it becomes. No session may have that key. */
+  key: string
+  /** The caller's part of the new entry. Default none. */
+  entry?: object | undefined
+  /** Bytes copied, and bytes to copy. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+export interface RestoreReceipt {
+  readonly key: string
+  /** A fresh one. */
+  readonly sessionId: string
+  readonly archive: string
+  readonly records: number
 }
 
 /** Who holds a lock, as read from the lock's own name. */

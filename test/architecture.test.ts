@@ -49,6 +49,7 @@ const layers: readonly { readonly parts: readonly string[]; readonly peers?: tru
   { parts: ['file', 'postgres'] },
   { parts: ['backend.ts'] },
   { parts: ['errors.ts', 'types.ts', 'clock.ts'] },
+  { parts: ['repair-plan.ts'] },
   { parts: ['findings.ts'] },
 ]
 

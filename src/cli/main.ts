@@ -7,6 +7,7 @@ import { importCommand } from './import/command.js'
 import { interruptCommand } from './interrupt.js'
 import { listCommand } from './list.js'
 import { locksCommand } from './locks.js'
+import { repairCommand } from './repair.js'
 import { showCommand } from './show.js'
 import { statsCommand } from './stats.js'
 import { stressCommand } from './stress/command.js'
@@ -35,6 +36,7 @@ ${exitCodesHelp}`,
     locksCommand(),
     statsCommand(),
     verifyCommand(),
+    repairCommand(),
     importCommand(),
     stressCommand(),
   ]

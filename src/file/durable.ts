@@ -142,6 +142,18 @@ export function makeDirectories(disk: Disk, path: string): void {
   }
 }
 
+/** Gives a file that has just been made the mode and the time that it had elsewhere. */
+export function dressFile(path: string, mode: number, mtimeMs: number): void {
+  fs.chmodSync(path, mode)
+  const seconds = mtimeMs / 1_000
+  fs.utimesSync(path, seconds, seconds)
+}
+
+/** Makes a symbolic link that says `target`, whether or not that leads anywhere. */
+export function makeLink(path: string, target: string): void {
+  fs.symlinkSync(target, path)
+}
+
 /** Replaces a file that no lock guards: an export, a manifest. A reader sees the old bytes or the new bytes, never a mix.
  *  1 write and sync under a name of our own   write-file-atomic does it, but does not look at the count that `write` returns,
  *  2 compare the length                       so on a full disk the file may be short: then it goes, and the old one stays

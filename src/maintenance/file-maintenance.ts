@@ -2,7 +2,10 @@
 import type { MaintenancePort } from '../backend.js'
 import type { Inside } from '../file/backend.js'
 import { compactTranscript } from '../file/transcripts/care.js'
+import type { RepairPlan, RepairReport } from '../repair-plan.js'
 import type { CompactBytesOptions, CompactBytesReceipt, VerifyOptions, VerifyReport } from '../types.js'
+import { planStore } from './repair/plan.js'
+import { applyPlan } from './repair/repair.js'
 import { verifyStore } from './verify/verify.js'
 
 export class FileMaintenance implements MaintenancePort {
@@ -28,5 +31,14 @@ export class FileMaintenance implements MaintenancePort {
       return (await metadata.cells()).size
     }
     return verifyStore(host.disk, places, tag, checkPair, options)
+  }
+
+  async planRepair(options: VerifyOptions): Promise<RepairPlan> {
+    return planStore(this.#inside, await this.verify(options), options)
+  }
+
+  async repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport> {
+    this.#inside.vital.assertMendable()
+    return applyPlan(this.#inside, plan, options)
   }
 }

@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => place.remove())
 
-const commands = ['list', 'show', 'tail', 'turns', 'interrupt', 'locks', 'stats', 'verify', 'import']
+const commands = ['list', 'show', 'tail', 'turns', 'interrupt', 'locks', 'stats', 'verify', 'repair', 'import']
 const reading: [string, string[]][] = [
   ['list', ['list']],
   ['show', ['show', 'k']],
@@ -24,6 +24,7 @@ const reading: [string, string[]][] = [
   ['locks', ['locks']],
   ['stats', ['stats']],
   ['verify', ['verify']],
+  ['repair', ['repair']],
 ]
 
 describe('help and wrong use', () => {

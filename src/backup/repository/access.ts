@@ -51,7 +51,7 @@ export interface OpenRepositoryOptions extends SignalOption {
 }
 
 export interface CreateRepositoryOptions extends OpenRepositoryOptions {
-  /** Bytes, before compression, after which a pack is written: default 16 MiB. Larger ones make fewer objects. */
+  /** Bytes, compressed, after which a pack is closed: default 8 MiB. Larger ones make fewer objects. */
   readonly packBytes?: number | undefined
 }
 
@@ -61,10 +61,3 @@ export interface CreatedRepository {
    *  identity. */
   readonly key: string | undefined
 }
-
-/** @throws INVALID_OPTION  there is a repository already · BACKEND_UNAVAILABLE, IO_FAILED, DISK_FULL. */
-export type CreateRepository = (where: TargetLocation, options?: CreateRepositoryOptions) => Promise<CreatedRepository>
-
-/** @throws NOT_FOUND  there is none · INVALID_OPTION  no key, or one that does not fit · STORE_FORMAT_UNSUPPORTED  made by a newer
- *  version · BACKUP_MISMATCH  its own files are damaged · BACKEND_UNAVAILABLE, IO_FAILED. */
-export type OpenRepository = (where: TargetLocation, options?: OpenRepositoryOptions) => Promise<Repository>

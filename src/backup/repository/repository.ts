@@ -37,8 +37,9 @@ export interface SnapshotWriter {
   readonly id: string
   /** Stores a file: chunks that are there already cost nothing. Several may be stored at once; memory is bounded however many.
    *  @param facts  a function is asked once the bytes have been read: where a log ends shows when it has been read.
-   *  @param bytes  the file's bytes from a position on, to its end. Called at most once; not at all for directories and links, nor for
-   *  a file that `previous` covers whole. Its error is thrown on; the snapshot goes on without the file.
+   *  @param bytes  the file's bytes from a position on, to its end; nobody writes to the pieces once they are yielded. Called at most once;
+   *  not at all for directories and links, nor for a file that `previous` covers whole. Its error is thrown on; the snapshot goes on
+   *  without the file.
    *  @param previous  what an earlier snapshot has of it. */
   file(
     facts: FileFacts | (() => FileFacts),
@@ -237,6 +238,8 @@ export interface ForgetPolicy {
   readonly keepMonthly?: number | undefined
   /** Snapshots of damaged data are counted apart, so that they never push good ones out. How many of the newest to keep; default 30. */
   readonly keepDamaged?: number | undefined
+  /** Remove exactly these, whole ids, and judge no others. The only way to remove one whose manifest cannot be read. */
+  readonly snapshots?: readonly string[] | undefined
   /** Only snapshots of this store; others are neither counted nor removed. Default: each store by itself. */
   readonly storeId?: string | undefined
 }
@@ -275,4 +278,4 @@ export interface PruneReport {
 }
 
 /** Of one chunk, before compression. */
-export const chunkBytesMax = 4 << 20
+export const chunkBytesMax = 1 << 20
