@@ -1,5 +1,6 @@
 /** Care of a store of files. */
 import type { MaintenancePort } from '../backend.js'
+import { errnoOf, ioError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
 import { compactTranscript } from '../file/transcripts/care.js'
 import type { RepairPlan, RepairReport } from '../repair-plan.js'
@@ -18,7 +19,10 @@ export class FileMaintenance implements MaintenancePort {
   async compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt> {
     const { transcripts, metadata, vital } = this.#inside
     vital.assertWritable()
-    const done = await compactTranscript(transcripts, metadata, key, { ...options, minBytes: options.minBytes ?? 1 })
+    const work = compactTranscript(transcripts, metadata, key, { ...options, minBytes: options.minBytes ?? 1 })
+    const done = await work.catch((error: unknown) => {
+      throw errnoOf(error) === undefined ? error : ioError(error, 'compacting a transcript', 'none')
+    })
     if (done) return { compacted: true, ...done }
     const sessionId = await metadata.sessionIdOf(key)
     return { compacted: false, sessionId, bytesBefore: 0, bytesAfter: 0, from: undefined, archive: undefined }

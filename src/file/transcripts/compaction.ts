@@ -11,7 +11,7 @@
  *
  *  4 before 5: what was removed must be in the archive before it is gone. All renames go through the stage: whoever has lost the lock, and wakes,
  *  finds no stage. The new file gets a record in the seal's place, so that no sequence number is ever used twice. */
-import { errnoOf, StoreError } from '../../errors.js'
+import { errnoOf, ioError, StoreError } from '../../errors.js'
 import type { WaitOptions } from '../../types.js'
 import { type FileStat, makeDirectories, readFully, writeFully } from '../durable.js'
 import type { Host } from '../host.js'
@@ -207,14 +207,14 @@ export class Compaction {
       await log.durable(log.chain.seq)
     } catch (error) {
       transcript.suspect(error)
-      throw decided(error)
+      throw decided(ioError(error, `syncing ${work.source.label}`, 'none'))
     }
     try {
       const bytesBefore = log.size
       const archive = await this.#swap(work, held)
       return archive === 'again' ? archive : { bytesBefore, bytesAfter: copy.bytes, archive, from: plan.from }
     } catch (error) {
-      throw decided(error)
+      throw decided(ioError(error, `compacting ${work.source.label}`, 'none'))
     }
   }
 
