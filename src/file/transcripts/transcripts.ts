@@ -3,7 +3,7 @@
  *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
 import { crc32 } from 'node:zlib'
-import { errnoOf, isStoreError, StoreError } from '../../errors.js'
+import { isStoreError, StoreError } from '../../errors.js'
 import type { RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
@@ -19,9 +19,10 @@ import { Ahead, type Mark } from './ahead.js'
 import type { CommitOptions, JobFor } from './append.js'
 import { Compaction } from './compaction.js'
 import { Detours } from './detours.js'
-import type { Open, TranscriptsPlaces } from './open.js'
+import { type Open, sealJob, type TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
-import { nextLog, putLog, rewriteLog } from './rewrite.js'
+import { type Retired, type Retirement, retireSession } from './retiring.js'
+import { archiveLog, nextLog, putLog, rewriteLog } from './rewrite.js'
 import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
 
 const slots = 64
@@ -120,11 +121,11 @@ export class Transcripts {
   }
 
   #evict(): void {
-    for (const [sessionId, { transcript, committer, pins }] of this.#open) {
+    for (const open of this.#open.values()) {
+      const { transcript, committer, pins } = open
       if (this.#open.size <= openMax) return
       if (pins > 0 || !committer.idle || transcript.busy) continue
-      transcript.forget()
-      this.#open.delete(sessionId)
+      this.#letGo(open)
     }
   }
 
@@ -227,6 +228,17 @@ export class Transcripts {
     return closed !== undefined
   }
 
+  /** Archives a session that is still as it was when that was decided; retiring.ts. */
+  async retire<W extends string>(retirement: Retirement<W>, wait: WaitOptions): Promise<Retired<W>> {
+    const { key, sessionId } = retirement
+    return this.pinned(sessionId, key, async (open) => {
+      const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag, archive: this.#places.archive }
+      const outcome = await retireSession({ ...tools, moveAway: () => this.#archive(sessionId) }, open, retirement, wait)
+      if (outcome === 'archived') this.#letGo(open)
+      return outcome
+    })
+  }
+
   /** The session that was closed by this very call; undefined when the key names none. */
   async #close(key: string, wait: WaitOptions, seal: () => Seal): Promise<string | undefined> {
     for (let moves = 0; moves < movesMax; moves++) {
@@ -241,8 +253,11 @@ export class Transcripts {
   }
 
   /** Runs `work` on a session's log, open or not, and keeps it meanwhile. */
-  async pinned<R>(sessionId: string, key: string, work: (open: Open) => Promise<R>): Promise<R> {
-    const open = this.#of(sessionId, key)
+  pinned<R>(sessionId: string, key: string, work: (open: Open) => Promise<R>): Promise<R> {
+    return this.#pinned(this.#of(sessionId, key), work)
+  }
+
+  async #pinned<R>(open: Open, work: (open: Open) => Promise<R>): Promise<R> {
     open.pins++
     try {
       return await work(open)
@@ -264,8 +279,7 @@ export class Transcripts {
           if (!isStoreError(error, 'LOG_CORRUPT')) throw error
           // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
           await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
-          open.transcript.forget()
-          this.#open.delete(dropped)
+          this.#letGo(open)
         }
       }
     }
@@ -280,16 +294,7 @@ export class Transcripts {
     const { sessionId } = open.transcript
     let ours = true
     try {
-      await open.committer.submit(
-        {
-          system: true,
-          about: { key, sessionId },
-          run: () => [systemBody({ seal })],
-          result: () => undefined,
-          alsoDurable: open.nameDurable,
-        },
-        wait,
-      )
+      await open.committer.submit(sealJob(open, seal), wait)
     } catch (error) {
       if (!isMoved(error)) throw error
       ours = false
@@ -308,13 +313,8 @@ export class Transcripts {
   }
 
   /** Does what the seal of a log says, from wherever an earlier finisher has left it. */
-  async #finish(open: Open, wait: WaitOptions): Promise<void> {
-    open.pins++
-    try {
-      await this.#bringToItsEnd(open, wait)
-    } finally {
-      open.pins--
-    }
+  #finish(open: Open, wait: WaitOptions): Promise<void> {
+    return this.#pinned(open, () => this.#bringToItsEnd(open, wait))
   }
 
   async #bringToItsEnd(open: Open, wait: WaitOptions): Promise<void> {
@@ -337,8 +337,12 @@ export class Transcripts {
       await this.#metadata.durable(true)
       await open.committer.exclusively('archive', wait, () => this.#archive(sessionId))
     }
+    this.#letGo(open)
+  }
+
+  #letGo({ transcript }: Open): void {
     transcript.forget()
-    this.#open.delete(sessionId)
+    this.#open.delete(transcript.sessionId)
   }
 
   /** The new session's log, with the ids that the old one remembers. Made before the metadata names it. */
@@ -364,17 +368,9 @@ export class Transcripts {
     }, wait)
   }
 
-  /** Source and target are this session's alone, and ids are never used twice: a second or a late rename finds nothing to do. */
   async #archive(sessionId: string): Promise<void> {
-    const { disk } = this.#host
-    try {
-      disk.rename(this.pathOf(sessionId), `${this.#places.archive}/${sessionId}.jsonl`)
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error
-      return
-    }
-    await disk.syncDirectory(this.#places.archive)
-    await this.#directorySync.run()
+    const { archive } = this.#places
+    if (await archiveLog(this.#host.disk, this.pathOf(sessionId), archive, `${sessionId}.jsonl`)) await this.#directorySync.run()
   }
 
   #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<boolean> {
