@@ -55,6 +55,7 @@ export interface Inside {
   readonly counters: Counters
   readonly tag: string
   readonly metadata: Metadata
+  readonly metadataBaton: Baton
   readonly transcripts: Transcripts
   readonly vital: Vital
 }
@@ -161,7 +162,17 @@ export class FileBackend implements Backend {
     const committing = { durability, waitMs, counters, does: 'commit' }
     this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
     this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
-    this.inside = { host, places, options, counters, tag, metadata: this.#metadata, transcripts: this.#transcripts, vital: this.#vital }
+    this.inside = {
+      host,
+      places,
+      options,
+      counters,
+      tag,
+      metadata: this.#metadata,
+      metadataBaton,
+      transcripts: this.#transcripts,
+      vital: this.#vital,
+    }
     const leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
     this.turns = new FileTurns(host, leases, `${places.locks}/turns`, {
       assertWritable: () => {
