@@ -18,6 +18,7 @@ import type {
   WaitOptions,
   WhenBusy,
 } from './types.js'
+import type { MaintenanceOptions, MaintenanceReport, RetainOptions, RetentionReport } from './upkeep.js'
 
 /** What a store needs from the place where it keeps things. `file/` is one; a database can be another. test/backend/conformance.ts is
  *  its specification: whoever passes it keeps promises P1 to P6.
@@ -94,6 +95,21 @@ export interface MaintenancePort {
   verify(options: VerifyOptions): Promise<VerifyReport>
   planRepair(options: VerifyOptions): Promise<RepairPlan>
   repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>
+  retain(options: RetainOptions): Promise<RetentionReport>
+  /** One round, now, unless another process has the lead. */
+  maintain(options: CheckedMaintenance, signal: AbortSignal | undefined): Promise<MaintenanceReport>
+  /** Round after round, whenever this process has the lead. */
+  background(options: CheckedMaintenance): Running
+}
+
+/** With the defaults filled in. */
+export type CheckedMaintenance = MaintenanceOptions & {
+  readonly [name in 'everyMs' | 'jitter' | 'budgetMs' | 'pauseMs' | 'leaseMs' | 'verifyShare']: number
+}
+
+export interface Running {
+  /** Resolves when nothing of it goes on any more. */
+  stop(): Promise<void>
 }
 
 /** Turns, as far as they concern more than this process: a line per key that all processes see, a lease that one of them holds, and what

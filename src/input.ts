@@ -1,8 +1,9 @@
 /** What callers hand in, checked before anything else happens. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
-import type { EncodedRecord } from './backend.js'
+import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
+import { retentionRules } from './maintenance/retention/rules.js'
 import type {
   AppendOptions,
   CompactOptions,
@@ -13,6 +14,7 @@ import type {
   TurnsOptions,
   WaitOptions,
 } from './types.js'
+import type { MaintenanceOptions, RetainOptions } from './upkeep.js'
 
 export const keyCharactersMax = 512
 export const recordsPerCallMax = 1_000
@@ -68,6 +70,26 @@ const compact = wait.extend({
   channelId: z.string().optional(),
 })
 
+const protect = z.custom<(key: string, entry: unknown) => boolean>((value) => typeof value === 'function', 'must be a function').optional()
+const retain = z.strictObject({
+  rules: retentionRules,
+  dryRun: z.boolean().optional(),
+  protect,
+  onProgress: z.custom<(done: number, total: number) => void>((value) => typeof value === 'function', 'must be a function').optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+})
+const maintenance = z.strictObject({
+  everyMs: z.number().min(100).max(dayMs).default(600_000),
+  jitter: z.number().min(0).max(1).default(0.2),
+  budgetMs: z.number().min(1).max(10_000).default(20),
+  pauseMs: z.number().min(0).max(60_000).default(60),
+  leaseMs: z.number().int().min(1_000).max(millisecondsMax).default(30_000),
+  retention: retentionRules.optional(),
+  protect,
+  verifyShare: z.number().min(0).max(1).default(0.05),
+  onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
+})
+
 const isSchema = (value: unknown) =>
   (typeof value === 'object' || typeof value === 'function') &&
   value !== null &&
@@ -93,6 +115,7 @@ const open = z.strictObject({
     .default(recordBytesDefault),
   lanes: z.record(z.string(), z.number().int().min(1)).optional(),
   closeMs: z.number().min(0).max(dayMs).default(30_000),
+  maintenance: maintenance.optional(),
 })
 
 export type CheckedOptions = z.infer<typeof open>
@@ -135,6 +158,14 @@ export function checkTurn(options: TurnOptions | undefined, recordBytesMax: numb
 
 export function checkTurns(options: TurnsOptions | undefined): TurnsOptions {
   return options === undefined ? {} : checked(turns, options, 'options')
+}
+
+export function checkRetain(options: RetainOptions | undefined): RetainOptions {
+  return checked(retain, options, 'options')
+}
+
+export function checkMaintenance(options: MaintenanceOptions | undefined): CheckedMaintenance {
+  return checked(maintenance, options ?? {}, 'options')
 }
 
 export function checkCompact(options: CompactOptions) {

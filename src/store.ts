@@ -1,14 +1,16 @@
 /** The store as its users see it: checks what comes in and hands it to the backend. No I/O and no format here. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { uuidv7 } from 'uuidv7'
-import type { Backend, MaintenancePort } from './backend.js'
+import type { Backend, MaintenancePort, Running } from './backend.js'
 import { StoreError } from './errors.js'
 import { openFileBackend } from './file/backend.js'
 import {
   type CheckedOptions,
   checkAppend,
   checkKey,
+  checkMaintenance,
   checkOptions,
+  checkRetain,
   checkTail,
   checkTurn,
   checkTurns,
@@ -35,6 +37,7 @@ import type {
   VerifyReport,
   WaitOptions,
 } from './types.js'
+import type { MaintenanceOptions, MaintenanceReport, RetainOptions, RetentionReport } from './upkeep.js'
 
 type Fields = Record<string, unknown>
 type FieldsOf<S> = S extends StandardSchemaV1
@@ -57,12 +60,13 @@ export class SessionStore<T extends object = Fields> {
   #drained = () => {}
   #turns: Turns
   #closeMs: number
+  #background: Running | undefined
 
   private constructor(
     backend: Backend,
     maintenance: MaintenancePort,
     schema: StandardSchemaV1 | undefined,
-    { recordBytesMax, lanes, closeMs }: CheckedOptions,
+    { recordBytesMax, lanes, closeMs, maintenance: background }: CheckedOptions,
   ) {
     this.#backend = backend
     this.#maintenance = maintenance
@@ -75,6 +79,7 @@ export class SessionStore<T extends object = Fields> {
       checkAppend,
       checkTail,
     })
+    this.#background = background && maintenance.background(background)
   }
 
   /** Opens the store in a directory, and makes it where there is none (unless `readOnly`).
@@ -87,7 +92,11 @@ export class SessionStore<T extends object = Fields> {
     if (typeof directory !== 'string' || directory === '')
       throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
     const checked = checkOptions(options)
-    const { entry, durability, checkpoint, lock, readOnly, repair } = checked
+    const { entry, durability, checkpoint, lock, readOnly, repair, maintenance } = checked
+    if (readOnly && maintenance)
+      throw new StoreError('INVALID_OPTION', 'a handle that is opened with readOnly: true does no maintenance.', {
+        hint: 'Nothing was done. Leave one of the two out.',
+      })
     assertLanes(checked.lanes)
     const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, repair, ...lock, checkKey })
     return new SessionStore<FieldsOf<S>>(backend, new FileMaintenance(backend.inside), entry, checked)
@@ -169,7 +178,7 @@ export class SessionStore<T extends object = Fields> {
    *  @returns when `work` has settled and the turn's end is durable; at once for `coalesced` and `duplicate`.
    *  @throws what `work` throws; the turn is then recorded as failed (interrupted, when its signal was aborted) · the signal's reason ·
    *          TURN_BUSY  refused (`reject`), waited for too long, or called from inside a turn of the same key; effect none ·
-   *          LANE_FULL  effect none · TURN_LOST  overtaken: what it had appended stands · and as `append`. */
+   *          LANE_FULL  effect none · TURN_LOST  overtaken, effect unknown: what it had appended stands · and as `append`. */
   async runTurn<R>(key: string, options: TurnOptions, work: (turn: Turn) => Promise<R> | R): Promise<TurnResult<R>> {
     checkKey(key)
     if (typeof work !== 'function') throw new StoreError('INVALID_OPTION', 'runTurn takes a function.', { hint: 'Nothing was done.' })
@@ -198,6 +207,22 @@ export class SessionStore<T extends object = Fields> {
   /** Looks at every file and changes nothing. Works beside live writers. */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     return this.#run(() => this.#maintenance.verify(options))
+  }
+
+  /** Archives what the rules say, the sessions first that were changed longest ago. Never one with an active turn or an input that waits, in
+   *  any process, nor a pinned one (`pinned: true` in the entry), nor one that `protect` keeps, nor one that has been changed since it was
+   *  decided. A cap that cannot be kept without these archives nothing, and is reported. Only `rules.archives` unlinks anything.
+   *  @throws INVALID_OPTION  effect none · what `protect` throws, the signal's reason: what had been archived by then, is. */
+  async retain(options: RetainOptions<Entry<T>>): Promise<RetentionReport> {
+    const checked = checkRetain(options as RetainOptions)
+    return this.#run(() => this.#maintenance.retain(checked))
+  }
+
+  /** One round of maintenance, now, unless another process has the lead in it. A step that fails is in the report; the others are done. */
+  async maintain(options: MaintenanceOptions<Entry<T>> & { readonly signal?: AbortSignal | undefined } = {}): Promise<MaintenanceReport> {
+    const { signal, ...rest } = options
+    const [checked, wait] = [checkMaintenance(rest as MaintenanceOptions), checkWait({ signal })]
+    return this.#run(() => this.#maintenance.maintain(checked, wait.signal))
   }
 
   /** What a repair would do about what `verify` finds: a plan to be shown, kept or applied. Changes nothing, and works beside live writers.
@@ -239,6 +264,7 @@ export class SessionStore<T extends object = Fields> {
   }
 
   async #drain(): Promise<void> {
+    await this.#background?.stop()
     await this.#turns.close(this.#closeMs)
     if (this.#active > 0)
       await new Promise<void>((resolve) => {

@@ -1,5 +1,6 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import type { Finding } from './findings.js'
+import type { Finding, FindingKind } from './findings.js'
+import type { MaintenanceOptions } from './upkeep.js'
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
 
@@ -66,6 +67,8 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   lanes?: Readonly<Record<string, number>>
   /** How long `close` waits for active turns before it aborts them, 0 to 86,400,000 ms, default 30,000. */
   closeMs?: number
+  /** Care of the store in the background, by one of the processes that have asked for it. Default: none. */
+  maintenance?: MaintenanceOptions<Entry> | undefined
 }
 
 export interface AppendOptions extends WaitOptions {
@@ -170,8 +173,10 @@ export interface VerifyReport {
   readonly ok: boolean
   readonly files: readonly FileReport[]
   readonly damage: readonly Damage[]
-  /** Everything that was noticed, damage included, in the order of the files. */
+  /** Everything that was noticed, damage included, in the order of the files. At most 1,000 of each kind in a file, 10,000 in all. */
   readonly findings: readonly Finding[]
+  /** How many more there are, of each kind. */
+  readonly omitted: Readonly<Partial<Record<FindingKind, number>>>
 }
 
 export interface FileReport {
@@ -213,6 +218,11 @@ export interface StoreStats {
   /** Locks that were handed to somebody who did not take them up in time. */
   readonly offersLapsed: number
   readonly takeovers: { readonly dead: number; readonly expired: number }
+  /** Rounds of maintenance that this handle has done as the leader, and steps of them that have failed. */
+  readonly maintenanceRounds: number
+  readonly maintenanceFailures: number
+  /** Places that verifying in the background has found damaged; a place counts once. */
+  readonly damageFound: number
 }
 
 /** What a synchronous mutator sees: the metadata as it is inside the lock, with its own changes laid over it. */

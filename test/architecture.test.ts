@@ -50,7 +50,7 @@ const layers: readonly { readonly parts: readonly string[]; readonly peers?: tru
   { parts: ['backend.ts'] },
   { parts: ['errors.ts', 'types.ts', 'clock.ts'] },
   { parts: ['repair-plan.ts'] },
-  { parts: ['findings.ts'] },
+  { parts: ['findings.ts', 'upkeep.ts'] },
 ]
 
 const partOf = (file: string) => file.split('/')[0]!

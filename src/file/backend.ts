@@ -55,9 +55,12 @@ export interface Inside {
   readonly counters: Counters
   readonly tag: string
   readonly metadata: Metadata
-  readonly metadataBaton: Baton
   readonly transcripts: Transcripts
   readonly vital: Vital
+  readonly turns: FileTurns
+  readonly metadataBaton: Baton
+  /** Of the lead in maintenance; locks/maintenance. */
+  readonly leads: Leases
 }
 
 /** A store that small is folded on closing: the next open reads one file. */
@@ -162,17 +165,6 @@ export class FileBackend implements Backend {
     const committing = { durability, waitMs, counters, does: 'commit' }
     this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
     this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
-    this.inside = {
-      host,
-      places,
-      options,
-      counters,
-      tag,
-      metadata: this.#metadata,
-      metadataBaton,
-      transcripts: this.#transcripts,
-      vital: this.#vital,
-    }
     const leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
     this.turns = new FileTurns(host, leases, `${places.locks}/turns`, {
       assertWritable: () => {
@@ -188,6 +180,9 @@ export class FileBackend implements Backend {
         label: `archive/${sessionId}.jsonl`,
       }),
     })
+    const [metadata, transcripts, vital, turns] = [this.#metadata, this.#transcripts, this.#vital, this.turns]
+    const leads = new Leases(host, places.locks, { counters, label: '' })
+    this.inside = { host, places, options, counters, tag, metadata, transcripts, vital, turns, metadataBaton, leads }
   }
 
   async load(): Promise<void> {
@@ -319,7 +314,8 @@ export class FileBackend implements Backend {
     const slots = disk.stat(`${this.#places.locks}/transcripts`) ? disk.readdir(`${this.#places.locks}/transcripts`) : []
     const numbers = slots.filter((name) => /^\d\d$/.test(name)).map(Number)
     const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())
-    return [this.#metadataBaton.status(), ...transcripts, ...this.turns.leases()]
+    const lead = this.inside.leads.status('maintenance')
+    return [this.#metadataBaton.status(), ...transcripts, ...(lead.state === 'absent' ? [] : [lead]), ...this.turns.leases()]
   }
 
   stats(): StoreStats {
@@ -339,6 +335,7 @@ export class FileBackend implements Backend {
     }
     for (const letGo of this.#readers) letGo()
     this.turns.close()
+    this.inside.leads.close()
     this.#transcripts.close()
     this.#metadata.close()
   }

@@ -1,10 +1,14 @@
 /** Care of a store of files. */
-import type { MaintenancePort } from '../backend.js'
+import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
 import type { Inside } from '../file/backend.js'
 import type { RepairPlan, RepairReport } from '../repair-plan.js'
 import type { VerifyOptions, VerifyReport } from '../types.js'
+import type { MaintenanceReport, RetainOptions, RetentionReport } from '../upkeep.js'
+import { Maintainer } from './leader/maintain.js'
+import { stepsOf } from './leader/steps.js'
 import { planStore } from './repair/plan.js'
 import { applyPlan } from './repair/repair.js'
+import { retain } from './retention/retain.js'
 import { verifyStore } from './verify/verify.js'
 
 export class FileMaintenance implements MaintenancePort {
@@ -15,12 +19,24 @@ export class FileMaintenance implements MaintenancePort {
   }
 
   verify(options: VerifyOptions): Promise<VerifyReport> {
-    const { host, places, tag, metadata } = this.#inside
-    const checkPair = async () => {
-      await metadata.reload()
-      return (await metadata.cells()).size
-    }
-    return verifyStore(host.disk, places, tag, checkPair, options)
+    const { host, places, tag } = this.#inside
+    return verifyStore(host, places, tag, options)
+  }
+
+  retain(options: RetainOptions): Promise<RetentionReport> {
+    return retain(this.#inside, options)
+  }
+
+  maintain(options: CheckedMaintenance, signal: AbortSignal | undefined): Promise<MaintenanceReport> {
+    return this.#maintainer(options).once(signal)
+  }
+
+  background(options: CheckedMaintenance): Running {
+    return this.#maintainer(options).background()
+  }
+
+  #maintainer(options: CheckedMaintenance): Maintainer {
+    return new Maintainer(this.#inside, options, stepsOf(this.#inside, options))
   }
 
   async planRepair(options: VerifyOptions): Promise<RepairPlan> {

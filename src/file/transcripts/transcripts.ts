@@ -3,7 +3,7 @@
  *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
 import { crc32 } from 'node:zlib'
-import { errnoOf, isStoreError, StoreError } from '../../errors.js'
+import { isStoreError, StoreError } from '../../errors.js'
 import type { RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
@@ -18,24 +18,11 @@ import type { Vital } from '../vital.js'
 import { Ahead, type Mark } from './ahead.js'
 import type { CommitOptions, JobFor } from './append.js'
 import { Detours } from './detours.js'
+import type { Open, TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
-import { nextLog, putLog, rewriteLog } from './rewrite.js'
+import { type Retired, type Retirement, retireSession } from './retiring.js'
+import { archiveLog, nextLog, putLog, rewriteLog } from './rewrite.js'
 import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
-
-export interface TranscriptsPlaces {
-  readonly transcripts: string
-  readonly archive: string
-  readonly locks: string
-}
-
-interface Open {
-  readonly transcript: Transcript
-  readonly committer: Committer
-  /** What else must be on the disk: the metadata record that names it. */
-  readonly nameDurable: () => Promise<void> | undefined
-  /** Calls that are in the middle of something with it, lock or no lock. */
-  pins: number
-}
 
 const slots = 64
 const openMax = 256
@@ -125,11 +112,11 @@ export class Transcripts {
   }
 
   #evict(): void {
-    for (const [sessionId, { transcript, committer, pins }] of this.#open) {
+    for (const open of this.#open.values()) {
+      const { transcript, committer, pins } = open
       if (this.#open.size <= openMax) return
       if (pins > 0 || !committer.idle || transcript.busy) continue
-      transcript.forget()
-      this.#open.delete(sessionId)
+      this.#letGo(open)
     }
   }
 
@@ -232,6 +219,21 @@ export class Transcripts {
     return closed !== undefined
   }
 
+  /** Archives a session that is still as it was when that was decided; retiring.ts. */
+  async retire<W extends string>(retirement: Retirement<W>, wait: WaitOptions): Promise<Retired<W>> {
+    const { key, sessionId } = retirement
+    const open = this.#of(sessionId, key)
+    open.pins++
+    try {
+      const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag, archive: this.#places.archive }
+      const outcome = await retireSession({ ...tools, moveAway: () => this.#archive(sessionId) }, open, retirement, wait)
+      if (outcome === 'archived') this.#letGo(open)
+      return outcome
+    } finally {
+      open.pins--
+    }
+  }
+
   /** The session that was closed by this very call; undefined when the key names none. */
   async #close(key: string, wait: WaitOptions, seal: () => Seal): Promise<string | undefined> {
     for (let moves = 0; moves < movesMax; moves++) {
@@ -257,8 +259,7 @@ export class Transcripts {
         if (!isStoreError(error, 'LOG_CORRUPT')) throw error
         // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
         await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
-        open.transcript.forget()
-        this.#open.delete(dropped)
+        this.#letGo(open)
       }
     }
   }
@@ -334,8 +335,12 @@ export class Transcripts {
       await this.#metadata.durable(true)
       await open.committer.exclusively('archive', wait, () => this.#archive(sessionId))
     }
+    this.#letGo(open)
+  }
+
+  #letGo({ transcript }: Open): void {
     transcript.forget()
-    this.#open.delete(sessionId)
+    this.#open.delete(transcript.sessionId)
   }
 
   /** The new session's log, with the ids that the old one remembers. Made before the metadata names it. */
@@ -361,17 +366,9 @@ export class Transcripts {
     }, wait)
   }
 
-  /** Source and target are this session's alone, and ids are never used twice: a second or a late rename finds nothing to do. */
   async #archive(sessionId: string): Promise<void> {
-    const { disk } = this.#host
-    try {
-      disk.rename(this.pathOf(sessionId), `${this.#places.archive}/${sessionId}.jsonl`)
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error
-      return
-    }
-    await disk.syncDirectory(this.#places.archive)
-    await this.#directorySync.run()
+    const { archive } = this.#places
+    if (await archiveLog(this.#host.disk, this.pathOf(sessionId), archive, `${sessionId}.jsonl`)) await this.#directorySync.run()
   }
 
   #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<boolean> {

@@ -7,7 +7,7 @@ import type { CommitOptions, JobFor } from '../transcripts/append.js'
 import type { Source } from '../transcripts/reading.js'
 import { askJob, inputJob, withdrawJob } from '../transcripts/turn-jobs.js'
 import { type PastTurn, readEnd, readTurns } from '../transcripts/turn-reading.js'
-import { Board } from './board.js'
+import { Board, leaseNameOf } from './board.js'
 import { KeyPlace } from './place.js'
 import type { LeaseTools } from './turn-lease.js'
 
@@ -84,10 +84,25 @@ export class FileTurns implements TurnPort {
     return this.#leases.statuses((name) => this.#board.about(name))
   }
 
+  /** What can be seen of the key's conversation without its log: somebody alive, in any process, has its turn, or waits for it. A holder that
+   *  cannot be asked counts as alive, and one that has gone on for too long, too. */
+  busy(key: string): 'active-turn' | 'pending-input' | undefined {
+    const holder = this.#leases.look(leaseNameOf(key))
+    if (holder !== 'free' && holder.verdict !== 'dead') return 'active-turn'
+    const living = this.#board.list(key).filter(({ state }) => state !== 'interrupted')
+    if (living.some(({ state }) => state === 'active')) return 'active-turn'
+    return living.length > 0 ? 'pending-input' : undefined
+  }
+
   /** Takes away what processes have left that died. A courtesy, to be done whenever there is time. */
   sweep(): void {
-    this.#leases.sweep()
-    this.#board.sweep()
+    for (const _ of this.sweeping());
+  }
+
+  /** The same, with a halt after each. */
+  *sweeping(): Generator<void> {
+    yield* this.#leases.sweeping()
+    yield* this.#board.sweeping()
   }
 
   /** Takes away what was left for the next turn to find. */
