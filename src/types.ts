@@ -1,5 +1,5 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import type { Finding } from './findings.js'
+import type { Finding, FindingKind } from './findings.js'
 import type { MaintenanceOptions } from './upkeep.js'
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
@@ -173,8 +173,10 @@ export interface VerifyReport {
   readonly ok: boolean
   readonly files: readonly FileReport[]
   readonly damage: readonly Damage[]
-  /** Everything that was noticed, damage included, in the order of the files. */
+  /** Everything that was noticed, damage included, in the order of the files. At most 1,000 of each kind in a file, 10,000 in all. */
   readonly findings: readonly Finding[]
+  /** How many more there are, of each kind. */
+  readonly omitted: Readonly<Partial<Record<FindingKind, number>>>
 }
 
 export interface FileReport {

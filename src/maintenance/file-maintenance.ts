@@ -19,12 +19,8 @@ export class FileMaintenance implements MaintenancePort {
   }
 
   verify(options: VerifyOptions): Promise<VerifyReport> {
-    const { host, places, tag, metadata } = this.#inside
-    const checkPair = async () => {
-      await metadata.reload()
-      return (await metadata.cells()).size
-    }
-    return verifyStore(host.disk, places, tag, checkPair, options)
+    const { host, places, tag } = this.#inside
+    return verifyStore(host, places, tag, options)
   }
 
   retain(options: RetainOptions): Promise<RetentionReport> {
