@@ -8,7 +8,9 @@ import { importCommand } from './import/command.js'
 import { interruptCommand } from './interrupt.js'
 import { listCommand } from './list.js'
 import { locksCommand } from './locks.js'
+import { maintainCommand } from './maintain.js'
 import { repairCommand } from './repair.js'
+import { retainCommand } from './retain.js'
 import { showCommand } from './show.js'
 import { statsCommand } from './stats.js'
 import { stressCommand } from './stress/command.js'
@@ -38,6 +40,8 @@ ${exitCodesHelp}`,
     statsCommand(),
     verifyCommand(),
     repairCommand(),
+    retainCommand(),
+    maintainCommand(),
     importCommand(),
     stressCommand(),
   ]
