@@ -1,7 +1,10 @@
 import type { StoreError } from './errors.js'
+import type { RepairPlan, RepairReport } from './repair-plan.js'
 import type {
   AppendOptions,
   AppendReceipt,
+  CompactBytesOptions,
+  CompactBytesReceipt,
   Entry,
   LockStatus,
   ReadOptions,
@@ -17,6 +20,7 @@ import type {
   WaitOptions,
   WhenBusy,
 } from './types.js'
+import type { MaintenanceOptions, MaintenanceReport, RetainOptions, RetentionReport } from './upkeep.js'
 
 /** What a store needs from the place where it keeps things. `file/` is one; a database can be another. test/backend/conformance.ts is
  *  its specification: whoever passes it keeps promises P1 to P6.
@@ -90,7 +94,26 @@ export interface SummaryReceipt {
 
 /** Care of what is stored: each backend knows its own damage. */
 export interface MaintenancePort {
+  /** Writes a key's transcript anew without what can go; keeps the whole of the old one. */
+  compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt>
   verify(options: VerifyOptions): Promise<VerifyReport>
+  planRepair(options: VerifyOptions): Promise<RepairPlan>
+  repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>
+  retain(options: RetainOptions): Promise<RetentionReport>
+  /** One round, now, unless another process has the lead. */
+  maintain(options: CheckedMaintenance, signal: AbortSignal | undefined): Promise<MaintenanceReport>
+  /** Round after round, whenever this process has the lead. */
+  background(options: CheckedMaintenance): Running
+}
+
+/** With the defaults filled in. */
+export type CheckedMaintenance = MaintenanceOptions & {
+  readonly [name in 'everyMs' | 'jitter' | 'budgetMs' | 'pauseMs' | 'leaseMs' | 'verifyShare']: number
+}
+
+export interface Running {
+  /** Resolves when nothing of it goes on any more. */
+  stop(): Promise<void>
 }
 
 /** Turns, as far as they concern more than this process: a line per key that all processes see, a lease that one of them holds, and what

@@ -1,6 +1,8 @@
 export type { Effect, ErrorCode, ErrorKind } from './errors.js'
 export { errorCodes, isStoreError, StoreError } from './errors.js'
 export type * from './findings.js'
+export type * from './repair-plan.js'
 export { Session } from './session.js'
 export { SessionStore } from './store.js'
 export type * from './types.js'
+export type * from './upkeep.js'

@@ -1,10 +1,12 @@
 /** What callers hand in, checked before anything else happens. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
-import type { EncodedRecord } from './backend.js'
+import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
+import { retentionRules } from './maintenance/retention/rules.js'
 import type {
   AppendOptions,
+  CompactBytesOptions,
   CompactOptions,
   ReadOptions,
   StoreOptions,
@@ -13,6 +15,7 @@ import type {
   TurnsOptions,
   WaitOptions,
 } from './types.js'
+import type { MaintenanceOptions, RetainOptions } from './upkeep.js'
 
 export const keyCharactersMax = 512
 export const recordsPerCallMax = 1_000
@@ -60,12 +63,36 @@ const tail = z.strictObject({ compacted: z.boolean().optional() })
 const keepLastDefault = 20
 const keepLastMax = 1_000_000
 const isFunction = (value: unknown): value is (...of: never[]) => unknown => typeof value === 'function'
+const compactBytes = wait.extend({
+  minBytes: seq.min(1).optional(),
+  onProgress: z.custom<CompactBytesOptions['onProgress']>(isFunction, 'must be a function').optional(),
+})
 const compact = wait.extend({
   keepLast: z.number().int().min(0).max(keepLastMax).default(keepLastDefault),
   summarize: z.custom<CompactOptions['summarize']>(isFunction, 'must be a function'),
   cutBefore: z.custom<CompactOptions['cutBefore']>(isFunction, 'must be a function').optional(),
   requestId: z.string().optional(),
   channelId: z.string().optional(),
+})
+
+const protect = z.custom<(key: string, entry: unknown) => boolean>((value) => typeof value === 'function', 'must be a function').optional()
+const retain = z.strictObject({
+  rules: retentionRules,
+  dryRun: z.boolean().optional(),
+  protect,
+  onProgress: z.custom<(done: number, total: number) => void>((value) => typeof value === 'function', 'must be a function').optional(),
+  signal: z.instanceof(AbortSignal).optional(),
+})
+const maintenance = z.strictObject({
+  everyMs: z.number().min(100).max(dayMs).default(600_000),
+  jitter: z.number().min(0).max(1).default(0.2),
+  budgetMs: z.number().min(1).max(10_000).default(20),
+  pauseMs: z.number().min(0).max(60_000).default(60),
+  leaseMs: z.number().int().min(1_000).max(millisecondsMax).default(30_000),
+  retention: retentionRules.optional(),
+  protect,
+  verifyShare: z.number().min(0).max(1).default(0.05),
+  onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
 })
 
 const isSchema = (value: unknown) =>
@@ -84,6 +111,7 @@ const open = z.strictObject({
     })
     .prefault({}),
   readOnly: z.boolean().default(false),
+  repair: z.boolean().default(false),
   recordBytesMax: z
     .number()
     .int()
@@ -92,6 +120,7 @@ const open = z.strictObject({
     .default(recordBytesDefault),
   lanes: z.record(z.string(), z.number().int().min(1)).optional(),
   closeMs: z.number().min(0).max(dayMs).default(30_000),
+  maintenance: maintenance.optional(),
 })
 
 export type CheckedOptions = z.infer<typeof open>
@@ -136,8 +165,20 @@ export function checkTurns(options: TurnsOptions | undefined): TurnsOptions {
   return options === undefined ? {} : checked(turns, options, 'options')
 }
 
+export function checkRetain(options: RetainOptions | undefined): RetainOptions {
+  return checked(retain, options, 'options')
+}
+
+export function checkMaintenance(options: MaintenanceOptions | undefined): CheckedMaintenance {
+  return checked(maintenance, options ?? {}, 'options')
+}
+
 export function checkCompact(options: CompactOptions) {
   return checked(compact, options, 'options')
+}
+
+export function checkCompactBytes(options: CompactBytesOptions | undefined): CompactBytesOptions {
+  return options === undefined ? {} : checked(compactBytes, options, 'options')
 }
 
 export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {

@@ -1,14 +1,16 @@
 /** The store as its users see it: checks what comes in and hands it to the backend. No I/O and no format here. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { uuidv7 } from 'uuidv7'
-import type { Backend, MaintenancePort } from './backend.js'
+import type { Backend, MaintenancePort, Running } from './backend.js'
 import { StoreError } from './errors.js'
 import { openFileBackend } from './file/backend.js'
 import {
   type CheckedOptions,
   checkAppend,
   checkKey,
+  checkMaintenance,
   checkOptions,
+  checkRetain,
   checkTail,
   checkTurn,
   checkTurns,
@@ -16,6 +18,7 @@ import {
   encodeRecords,
 } from './input.js'
 import { FileMaintenance } from './maintenance/file-maintenance.js'
+import type { RepairPlan, RepairReport } from './repair-plan.js'
 import { Session } from './session.js'
 import { assertLanes } from './turns/lanes.js'
 import { Turns } from './turns/turns.js'
@@ -34,6 +37,7 @@ import type {
   VerifyReport,
   WaitOptions,
 } from './types.js'
+import type { MaintenanceOptions, MaintenanceReport, RetainOptions, RetentionReport } from './upkeep.js'
 
 type Fields = Record<string, unknown>
 type FieldsOf<S> = S extends StandardSchemaV1
@@ -56,12 +60,13 @@ export class SessionStore<T extends object = Fields> {
   #drained = () => {}
   #turns: Turns
   #closeMs: number
+  #background: Running | undefined
 
   private constructor(
     backend: Backend,
     maintenance: MaintenancePort,
     schema: StandardSchemaV1 | undefined,
-    { recordBytesMax, lanes, closeMs }: CheckedOptions,
+    { recordBytesMax, lanes, closeMs, maintenance: background }: CheckedOptions,
   ) {
     this.#backend = backend
     this.#maintenance = maintenance
@@ -74,6 +79,7 @@ export class SessionStore<T extends object = Fields> {
       checkAppend,
       checkTail,
     })
+    this.#background = background && maintenance.background(background)
   }
 
   /** Opens the store in a directory, and makes it where there is none (unless `readOnly`).
@@ -86,9 +92,13 @@ export class SessionStore<T extends object = Fields> {
     if (typeof directory !== 'string' || directory === '')
       throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
     const checked = checkOptions(options)
-    const { entry, durability, checkpoint, lock, readOnly } = checked
+    const { entry, durability, checkpoint, lock, readOnly, repair, maintenance } = checked
+    if (readOnly && maintenance)
+      throw new StoreError('INVALID_OPTION', 'a handle that is opened with readOnly: true does no maintenance.', {
+        hint: 'Nothing was done. Leave one of the two out.',
+      })
     assertLanes(checked.lanes)
-    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, ...lock, checkKey })
+    const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, repair, ...lock, checkKey })
     return new SessionStore<FieldsOf<S>>(backend, new FileMaintenance(backend.inside), entry, checked)
   }
 
@@ -154,6 +164,7 @@ export class SessionStore<T extends object = Fields> {
     checkKey(key)
     return new Session(key, {
       backend: this.#backend,
+      maintenance: this.#maintenance,
       recordBytesMax: this.#recordBytesMax,
       run: (work) => this.#run(work),
       assertOpen: () => this.#assertOpen(),
@@ -168,7 +179,7 @@ export class SessionStore<T extends object = Fields> {
    *  @returns when `work` has settled and the turn's end is durable; at once for `coalesced` and `duplicate`.
    *  @throws what `work` throws; the turn is then recorded as failed (interrupted, when its signal was aborted) · the signal's reason ·
    *          TURN_BUSY  refused (`reject`), waited for too long, or called from inside a turn of the same key; effect none ·
-   *          LANE_FULL  effect none · TURN_LOST  overtaken: what it had appended stands · and as `append`. */
+   *          LANE_FULL  effect none · TURN_LOST  overtaken, effect unknown: what it had appended stands · and as `append`. */
   async runTurn<R>(key: string, options: TurnOptions, work: (turn: Turn) => Promise<R> | R): Promise<TurnResult<R>> {
     checkKey(key)
     if (typeof work !== 'function') throw new StoreError('INVALID_OPTION', 'runTurn takes a function.', { hint: 'Nothing was done.' })
@@ -199,6 +210,35 @@ export class SessionStore<T extends object = Fields> {
     return this.#run(() => this.#maintenance.verify(options))
   }
 
+  /** Archives what the rules say, the sessions first that were changed longest ago. Never one with an active turn or an input that waits, in
+   *  any process, nor a pinned one (`pinned: true` in the entry), nor one that `protect` keeps, nor one that has been changed since it was
+   *  decided. A cap that cannot be kept without these archives nothing, and is reported. Only `rules.archives` unlinks anything.
+   *  @throws INVALID_OPTION  effect none · what `protect` throws, the signal's reason: what had been archived by then, is. */
+  async retain(options: RetainOptions<Entry<T>>): Promise<RetentionReport> {
+    const checked = checkRetain(options as RetainOptions)
+    return this.#run(() => this.#maintenance.retain(checked))
+  }
+
+  /** One round of maintenance, now, unless another process has the lead in it. A step that fails is in the report; the others are done. */
+  async maintain(options: MaintenanceOptions<Entry<T>> & { readonly signal?: AbortSignal | undefined } = {}): Promise<MaintenanceReport> {
+    const { signal, ...rest } = options
+    const [checked, wait] = [checkMaintenance(rest as MaintenanceOptions), checkWait({ signal })]
+    return this.#run(() => this.#maintenance.maintain(checked, wait.signal))
+  }
+
+  /** What a repair would do about what `verify` finds: a plan to be shown, kept or applied. Changes nothing, and works beside live writers.
+   *  Nothing to be done: no actions. */
+  async planRepair(options: VerifyOptions = {}): Promise<RepairPlan> {
+    return this.#run(() => this.#maintenance.planRepair(options))
+  }
+
+  /** Does what the plan lists, and nothing else. Every byte that is removed is in `quarantine/` before. An action whose files have changed
+   *  since the plan was made is refused, and the others are done: the report says of each what became of it.
+   *  @throws INVALID_OPTION  it is no plan of this store · the signal's reason, between two actions. */
+  async repair(plan: RepairPlan, options: VerifyOptions = {}): Promise<RepairReport> {
+    return this.#run(() => this.#maintenance.repair(plan, options))
+  }
+
   /** Who holds which lock, since when, and what this process makes of it. */
   async locks(): Promise<LockStatus[]> {
     this.#assertOpen()
@@ -225,6 +265,7 @@ export class SessionStore<T extends object = Fields> {
   }
 
   async #drain(): Promise<void> {
+    await this.#background?.stop()
     await this.#turns.close(this.#closeMs)
     if (this.#active > 0)
       await new Promise<void>((resolve) => {

@@ -1,5 +1,6 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import type { Finding } from './findings.js'
+import type { Finding, FindingKind } from './findings.js'
+import type { MaintenanceOptions } from './upkeep.js'
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
 
@@ -57,12 +58,17 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   lock?: LockOptions
   /** Never writes, takes no lock, creates nothing; works on a read-only mount and beside live writers. */
   readOnly?: boolean
+  /** Opens also a store whose metadata is damaged, to mend it: `verify`, `planRepair`, `repair`, `locks` and `stats` work; everything else
+   *  throws the damage until it is repaired, and goes on with the same handle afterwards. Creates no store. */
+  repair?: boolean
   /** 1 KiB to 256 MiB, default 16 MiB: the largest record, as JSON. */
   recordBytesMax?: number
   /** How many turns of each lane run at once in this process, 1 to 10,000. Default `{ main: 4, subagent: 8, cron: 1 }`; other names are yours. */
   lanes?: Readonly<Record<string, number>>
   /** How long `close` waits for active turns before it aborts them, 0 to 86,400,000 ms, default 30,000. */
   closeMs?: number
+  /** Care of the store in the background, by one of the processes that have asked for it. Default: none. */
+  maintenance?: MaintenanceOptions<Entry> | undefined
 }
 
 export interface AppendOptions extends WaitOptions {
@@ -132,6 +138,72 @@ export interface RotateReceipt {
   readonly previousSessionId: string
 }
 
+export interface CompactBytesOptions extends WaitOptions {
+  /** Nothing is done when less than so many bytes can be removed. 1 or more, default 1. */
+  minBytes?: number | undefined
+  /** Bytes copied, and bytes to copy. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+export interface CompactBytesReceipt {
+  /** False when there was too little to remove; then nothing was written. */
+  readonly compacted: boolean
+  /** undefined for a key that names none. */
+  readonly sessionId: string | undefined
+  readonly bytesBefore: number
+  readonly bytesAfter: number
+  /** The first record that has stayed. */
+  readonly from: number | undefined
+  /** Name of the whole old file in `archive/`. */
+  readonly archive: string | undefined
+}
+
+/** A transcript that is not in use any more. Nothing is known of one whose header cannot be read, but for its name. */
+export interface ArchiveInfo {
+  /** Its name for `readArchive` and `restoreArchive`: the session id, and for the file before a compaction its last seq. */
+  readonly archive: string
+  /** Relative to the store. */
+  readonly file: string
+  /** The key that named it then. */
+  readonly key: string | undefined
+  readonly sessionId: string
+  /** The session that the key named before it, and the one it named next. */
+  readonly previous: string | undefined
+  readonly next: string | undefined
+  /** compacted: the session went on, without the records that a summary stands for. */
+  readonly reason: 'rotated' | 'deleted' | 'compacted' | 'unknown'
+  /** What the caller gave as the reason. */
+  readonly why: string | undefined
+  /** Epoch ms. */
+  readonly at: number | undefined
+  readonly firstSeq: number | undefined
+  readonly lastSeq: number | undefined
+  /** Records of the log, those of the store's own among them. */
+  readonly records: number | undefined
+  /** Of the transcript, uncompressed. */
+  readonly bytes: number | undefined
+  readonly compressed: boolean
+  /** Its doer died before it was in `archive/`; the next maintenance puts it there. */
+  readonly unfinished: boolean
+}
+
+export interface RestoreOptions extends WaitOptions {
+  /** The session that it becomes. No session may have that key. */
+  key: string
+  /** The caller's part of the new entry. Default none. */
+  entry?: object | undefined
+  /** Bytes copied, and bytes to copy. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+export interface RestoreReceipt {
+  readonly key: string
+  /** A fresh one. */
+  readonly sessionId: string
+  readonly archive: string
+  readonly records: number
+}
+
 /** Who holds a lock, as read from the lock's own name. */
 export interface LockHolder {
   readonly pid: number
@@ -167,8 +239,10 @@ export interface VerifyReport {
   readonly ok: boolean
   readonly files: readonly FileReport[]
   readonly damage: readonly Damage[]
-  /** Everything that was noticed, damage included, in the order of the files. */
+  /** Everything that was noticed, damage included, in the order of the files. At most 1,000 of each kind in a file, 10,000 in all. */
   readonly findings: readonly Finding[]
+  /** How many more there are, of each kind. */
+  readonly omitted: Readonly<Partial<Record<FindingKind, number>>>
 }
 
 export interface FileReport {
@@ -210,6 +284,11 @@ export interface StoreStats {
   /** Locks that were handed to somebody who did not take them up in time. */
   readonly offersLapsed: number
   readonly takeovers: { readonly dead: number; readonly expired: number }
+  /** Rounds of maintenance that this handle has done as the leader, and steps of them that have failed. */
+  readonly maintenanceRounds: number
+  readonly maintenanceFailures: number
+  /** Places that verifying in the background has found damaged; a place counts once. */
+  readonly damageFound: number
 }
 
 /** What a synchronous mutator sees: the metadata as it is inside the lock, with its own changes laid over it. */

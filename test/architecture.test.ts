@@ -49,7 +49,8 @@ const layers: readonly { readonly parts: readonly string[]; readonly peers?: tru
   { parts: ['file', 'postgres'] },
   { parts: ['backend.ts'] },
   { parts: ['errors.ts', 'types.ts', 'clock.ts'] },
-  { parts: ['findings.ts'] },
+  { parts: ['repair-plan.ts'] },
+  { parts: ['findings.ts', 'upkeep.ts'] },
 ]
 
 const partOf = (file: string) => file.split('/')[0]!

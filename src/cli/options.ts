@@ -48,6 +48,16 @@ export async function withStoreThere<R>(dir: string, work: (store: SessionStore<
   return withStoreToWrite(dir, work)
 }
 
+/** Runs `work` on a store that may be too damaged to be opened otherwise. */
+export async function withStoreToRepair<R>(
+  dir: string,
+  { readOnly }: { readOnly: boolean },
+  work: (store: SessionStore<Record<string, unknown>>) => Promise<R>,
+): Promise<R> {
+  requireStore(dir)
+  return closing(await SessionStore.open(dir, { readOnly, repair: true }), work)
+}
+
 async function closing<S extends { close(): Promise<void> }, R>(store: S, work: (store: S) => Promise<R>): Promise<R> {
   try {
     return await work(store)

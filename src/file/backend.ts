@@ -2,7 +2,7 @@
 import { realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Backend, EncodedRecord, NewSummary, Summarizable, SummaryReceipt } from '../backend.js'
-import { type Effect, errnoOf, ioError, StoreError } from '../errors.js'
+import { type Effect, errnoOf, ioError, isStoreError, StoreError } from '../errors.js'
 import type {
   AppendOptions,
   AppendReceipt,
@@ -17,6 +17,7 @@ import type {
   TailOptions,
   WaitOptions,
 } from '../types.js'
+import { archivedEnd } from './archives/turn-ends.js'
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
 import { type Host, systemHost } from './host.js'
 import { Baton } from './lock/baton.js'
@@ -42,6 +43,8 @@ export interface FileBackendOptions {
   readonly waitMs: number
   readonly maxHoldMs: number
   readonly readOnly: boolean
+  /** Opened all the same when its metadata is damaged. */
+  readonly repair?: boolean
   readonly checkKey: (key: unknown) => asserts key is string
 }
 
@@ -55,6 +58,10 @@ export interface Inside {
   readonly metadata: Metadata
   readonly transcripts: Transcripts
   readonly vital: Vital
+  readonly turns: FileTurns
+  readonly metadataBaton: Baton
+  /** Of the lead in maintenance; locks/maintenance. */
+  readonly leads: Leases
 }
 
 /** A store that small is folded on closing: the next open reads one file. */
@@ -68,20 +75,33 @@ export async function openFileBackend(dir: string, options: FileBackendOptions, 
   const tag = bootTag(host.identity.boot)
   const metadataBaton = new Baton(host, `${places.locks}/metadata`, { maxHoldMs: options.maxHoldMs, counters, label: 'metadata' })
   try {
-    if (options.readOnly) assertThere(host, places)
-    else {
+    const traces = [places.format, places.snapshot, places.journal, places.transcripts]
+    const prepare = async (): Promise<undefined> => {
+      if (options.readOnly) assertThere(host, options.repair ? traces : [places.format, places.snapshot], places.store)
+      else {
+        checkFormat(host, places)
+        makeStoreDirectories(host, places)
+        if (!isComplete(host, places)) await giveBirth(host, places, metadataBaton, options.waitMs, tag)
+      }
       checkFormat(host, places)
-      makeStoreDirectories(host, places)
-      if (!isComplete(host, places)) await giveBirth(host, places, metadataBaton, options.waitMs, tag)
     }
-    checkFormat(host, places)
+    if (options.repair) assertThere(host, traces, places.store)
+    const damage = await prepare().catch((error: unknown) => toleratedIn(error, options))
     if (!options.readOnly && options.durability === 'power') await syncNames(host, places)
     const backend = new FileBackend(host, places, options, counters, metadataBaton, tag)
-    await backend.load()
+    backend.inside.vital.damage = damage
+    if (damage && !options.readOnly) makeStoreDirectories(host, places)
+    await backend.load().catch((error: unknown) => toleratedIn(error, options))
     return backend
   } catch (error) {
     throw ioError(error, `opening the store ${dir}`, 'none')
   }
+}
+
+/** What keeps others from opening the store, and not whoever has come to mend it. */
+function toleratedIn(error: unknown, { repair }: FileBackendOptions): StoreError {
+  if (repair && isStoreError(error) && error.kind === 'damaged' && error.code !== 'STORE_FORMAT_UNSUPPORTED') return error
+  throw error
 }
 
 /** A store may itself be a symbolic link. */
@@ -100,10 +120,10 @@ function typed<R>(work: Promise<R>, doing: string, effect: Effect): Promise<R> {
   })
 }
 
-function assertThere(host: Host, places: StorePlaces): void {
-  if (host.disk.stat(places.format) || host.disk.stat(places.snapshot)) return
-  throw new StoreError('NOT_FOUND', `there is no store in ${places.store}.`, {
-    details: { store: places.store },
+function assertThere(host: Host, marks: readonly string[], store: string): void {
+  if (marks.some((path) => host.disk.stat(path))) return
+  throw new StoreError('NOT_FOUND', `there is no store in ${store}.`, {
+    details: { store },
     hint: 'Check the path; opening without readOnly: true creates one.',
   })
 }
@@ -146,7 +166,6 @@ export class FileBackend implements Backend {
     const committing = { durability, waitMs, counters, does: 'commit' }
     this.#metadata = new Metadata(host, metadataBaton, places, { ...committing, checkpoint, readOnly }, this.#vital, viewTools, tag)
     this.#transcripts = new Transcripts(host, places, committing, options.maxHoldMs, this.#metadata, this.#vital, tag, viewTools)
-    this.inside = { host, places, options, counters, tag, metadata: this.#metadata, transcripts: this.#transcripts, vital: this.#vital }
     const leases = new Leases(host, `${places.locks}/turns`, { counters, label: 'turns' })
     this.turns = new FileTurns(host, leases, `${places.locks}/turns`, {
       assertWritable: () => {
@@ -156,12 +175,11 @@ export class FileBackend implements Backend {
       commit: async (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
       sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
       source: (sessionId) => this.#source(sessionId),
-      archived: (sessionId) => ({
-        ...this.#source(sessionId),
-        path: `${places.archive}/${sessionId}.jsonl`,
-        label: `archive/${sessionId}.jsonl`,
-      }),
+      archivedEnd: (sessionId, seq) => archivedEnd(host.disk, places.archive, tag, sessionId, seq),
     })
+    const [metadata, transcripts, vital, turns] = [this.#metadata, this.#transcripts, this.#vital, this.turns]
+    const leads = new Leases(host, places.locks, { counters, label: '' })
+    this.inside = { host, places, options, counters, tag, metadata, transcripts, vital, turns, metadataBaton, leads }
   }
 
   async load(): Promise<void> {
@@ -293,7 +311,8 @@ export class FileBackend implements Backend {
     const slots = disk.stat(`${this.#places.locks}/transcripts`) ? disk.readdir(`${this.#places.locks}/transcripts`) : []
     const numbers = slots.filter((name) => /^\d\d$/.test(name)).map(Number)
     const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())
-    return [this.#metadataBaton.status(), ...transcripts, ...this.turns.leases()]
+    const lead = this.inside.leads.status('maintenance')
+    return [this.#metadataBaton.status(), ...transcripts, ...(lead.state === 'absent' ? [] : [lead]), ...this.turns.leases()]
   }
 
   stats(): StoreStats {
@@ -313,6 +332,7 @@ export class FileBackend implements Backend {
     }
     for (const letGo of this.#readers) letGo()
     this.turns.close()
+    this.inside.leads.close()
     this.#transcripts.close()
     this.#metadata.close()
   }

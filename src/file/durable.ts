@@ -39,6 +39,8 @@ export interface Disk {
   mkdir(path: string): void
   rmdir(path: string): void
   readdir(path: string): string[]
+  /** The same, little by little: a hundred thousand names at once hold up the event loop. */
+  names?(path: string): AsyncIterable<string>
   /** Bytes that may still be written to the file system of this directory; undefined where nobody can tell. */
   freeBytes?(directory: string): number | undefined
   /** Resolves when the file's bytes, and what is needed to find them, are on the disk. */
@@ -88,6 +90,9 @@ export const nodeDisk: Disk = {
   mkdir: (path) => fs.mkdirSync(path, 0o700),
   rmdir: (path) => fs.rmdirSync(path),
   readdir: (path) => fs.readdirSync(path),
+  async *names(path) {
+    for await (const { name } of await fs.promises.opendir(path, { bufferSize: 500 })) yield name
+  },
   freeBytes(directory) {
     try {
       const { bavail, bsize } = fs.statfsSync(directory)
@@ -140,6 +145,18 @@ export function makeDirectories(disk: Disk, path: string): void {
     makeDirectories(disk, dirname(path))
     makeDirectories(disk, path)
   }
+}
+
+/** Gives a file that has just been made the mode and the time that it had elsewhere. */
+export function dressFile(path: string, mode: number, mtimeMs: number): void {
+  fs.chmodSync(path, mode)
+  const seconds = mtimeMs / 1_000
+  fs.utimesSync(path, seconds, seconds)
+}
+
+/** Makes a symbolic link that says `target`, whether or not that leads anywhere. */
+export function makeLink(path: string, target: string): void {
+  fs.symlinkSync(target, path)
 }
 
 /** Replaces a file that no lock guards: an export, a manifest. A reader sees the old bytes or the new bytes, never a mix.

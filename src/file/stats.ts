@@ -27,6 +27,9 @@ export function newCounters(): Counters {
     handOvers: 0,
     offersLapsed: 0,
     takeovers: { dead: 0, expired: 0 },
+    maintenanceRounds: 0,
+    maintenanceFailures: 0,
+    damageFound: 0,
   }
 }
 

@@ -6,6 +6,8 @@ export class Vital {
   #poison: { where: string; error: unknown } | undefined
   #readOnly: boolean
   #background = new Set<Promise<unknown>>()
+  /** Why the store could not have been opened, but for somebody who is there to mend it. */
+  damage: StoreError | undefined
 
   constructor(readOnly: boolean) {
     this.#readOnly = readOnly
@@ -15,8 +17,14 @@ export class Vital {
     return this.#poison !== undefined
   }
 
-  /** @throws STORE_POISONED after a failed sync · INVALID_OPTION on a read-only handle. Effect none. */
+  /** @throws STORE_POISONED after a failed sync · INVALID_OPTION on a read-only handle · what the store was found damaged with. Effect none. */
   assertWritable(): void {
+    this.assertMendable()
+    if (this.damage) throw this.damage
+  }
+
+  /** The same of whoever has come to mend the damage. */
+  assertMendable(): void {
     if (this.#readOnly)
       throw new StoreError('INVALID_OPTION', 'this handle was opened with readOnly: true.', {
         hint: 'Nothing was written. Open the store without it to write.',

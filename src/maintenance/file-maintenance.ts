@@ -1,7 +1,16 @@
 /** Care of a store of files. */
-import type { MaintenancePort } from '../backend.js'
+import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
+import { errnoOf, ioError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
-import type { VerifyOptions, VerifyReport } from '../types.js'
+import { compactTranscript } from '../file/transcripts/care.js'
+import type { RepairPlan, RepairReport } from '../repair-plan.js'
+import type { CompactBytesOptions, CompactBytesReceipt, VerifyOptions, VerifyReport } from '../types.js'
+import type { MaintenanceReport, RetainOptions, RetentionReport } from '../upkeep.js'
+import { Maintainer } from './leader/maintain.js'
+import { stepsOf } from './leader/steps.js'
+import { planStore } from './repair/plan.js'
+import { applyPlan } from './repair/repair.js'
+import { retain } from './retention/retain.js'
 import { verifyStore } from './verify/verify.js'
 
 export class FileMaintenance implements MaintenancePort {
@@ -11,12 +20,45 @@ export class FileMaintenance implements MaintenancePort {
     this.#inside = inside
   }
 
+  async compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt> {
+    const { transcripts, metadata, vital } = this.#inside
+    vital.assertWritable()
+    const work = compactTranscript(transcripts, metadata, key, { ...options, minBytes: options.minBytes ?? 1 })
+    const done = await work.catch((error: unknown) => {
+      throw errnoOf(error) === undefined ? error : ioError(error, 'compacting a transcript', 'none')
+    })
+    if (done) return { compacted: true, ...done }
+    const sessionId = await metadata.sessionIdOf(key)
+    return { compacted: false, sessionId, bytesBefore: 0, bytesAfter: 0, from: undefined, archive: undefined }
+  }
+
   verify(options: VerifyOptions): Promise<VerifyReport> {
-    const { host, places, tag, metadata } = this.#inside
-    const checkPair = async () => {
-      await metadata.reload()
-      return (await metadata.cells()).size
-    }
-    return verifyStore(host.disk, places, tag, checkPair, options)
+    const { host, places, tag } = this.#inside
+    return verifyStore(host, places, tag, options)
+  }
+
+  retain(options: RetainOptions): Promise<RetentionReport> {
+    return retain(this.#inside, options)
+  }
+
+  maintain(options: CheckedMaintenance, signal: AbortSignal | undefined): Promise<MaintenanceReport> {
+    return this.#maintainer(options).once(signal)
+  }
+
+  background(options: CheckedMaintenance): Running {
+    return this.#maintainer(options).background()
+  }
+
+  #maintainer(options: CheckedMaintenance): Maintainer {
+    return new Maintainer(this.#inside, options, stepsOf(this.#inside, options))
+  }
+
+  async planRepair(options: VerifyOptions): Promise<RepairPlan> {
+    return planStore(this.#inside, await this.verify(options), options)
+  }
+
+  async repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport> {
+    this.#inside.vital.assertMendable()
+    return applyPlan(this.#inside, plan, options)
   }
 }

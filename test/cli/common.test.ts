@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => place.remove())
 
-const commands = ['list', 'show', 'tail', 'turns', 'interrupt', 'locks', 'stats', 'verify', 'import']
+const commands = ['list', 'show', 'tail', 'turns', 'interrupt', 'locks', 'stats', 'verify', 'repair', 'retain', 'maintain', 'import']
 const reading: [string, string[]][] = [
   ['list', ['list']],
   ['show', ['show', 'k']],
@@ -24,6 +24,9 @@ const reading: [string, string[]][] = [
   ['locks', ['locks']],
   ['stats', ['stats']],
   ['verify', ['verify']],
+  ['repair', ['repair']],
+  ['retain', ['retain', '--max-age', '1d']],
+  ['maintain', ['maintain', '--watch']],
 ]
 
 describe('help and wrong use', () => {

@@ -27,7 +27,13 @@ export async function captureCompressed(capture: Capture, log: LogToCapture, tag
     const base = factsOf(capture, log, reading)
     if (!isUntouched(row, reading.stat) || !row.session || rereads(log.path)) return await unfolded(capture, log, about, base, tag, reading)
     const { session } = row
-    const kept = await capture.store(about, () => ({ ...base, session }), undefined, { row, keepBytes: row.bytes, whole: true })
+    const known = { row, keepBytes: row.bytes, whole: true }
+    const kept = await capture.store(
+      about,
+      () => ({ ...base, session }),
+      (from) => reading.bytes(from, capture.options.signal),
+      known,
+    )
     return kept && { session, seal: undefined }
   } finally {
     reading.close()
@@ -86,7 +92,7 @@ async function* unfold(
 ): AsyncGenerator<Uint8Array> {
   const gunzip = createGunzip()
   let open = true
-  const followed = followLog(gunzip, tag, [watchSeq])
+  const followed = followLog(gunzip, tag, new Set([watchSeq]))
     .then(done, done)
     .finally(() => {
       open = false

@@ -4,6 +4,7 @@ import type { FileStat } from '../../file/durable.js'
 import type { ChainDamage } from '../../file/log/chain.js'
 import type { Seal } from '../../file/log/record.js'
 import type { FileFacts, FileRole, FileRow, SessionFacts } from '../repository/repository.js'
+import { plainBytes } from './byte-range.js'
 import { type About, type Capture, isUntouched } from './capture.js'
 import { endsAt, type LogEnd, type LogFacts, LogReading } from './log-reading.js'
 import type { NamedSession } from './metadata-reading.js'
@@ -116,7 +117,9 @@ class LogCapture {
   async #keep(row: FileRow): Promise<CapturedLog | undefined> {
     const session = { ...row.session!, key: this.#log.named?.key }
     const previous = { row, keepBytes: row.bytes, whole: true }
-    const stored = await this.#capture.store(this.#about, () => this.#facts(session, []), undefined, previous)
+    // Read only if the repository has lost what the earlier snapshot names.
+    const bytes = (from: number) => plainBytes(this.#capture.options.disk, this.#opened.fd, from, row.bytes)
+    const stored = await this.#capture.store(this.#about, () => this.#facts(session, []), bytes, previous)
     return stored && { session, seal: undefined }
   }
 
@@ -195,17 +198,6 @@ class LogCapture {
       session,
       ...(findings.length > 0 && { findings }),
     }
-  }
-}
-
-async function* plainBytes(disk: Capture['options']['disk'], fd: number, from: number, to: number): AsyncGenerator<Uint8Array> {
-  const pieceBytes = 1 << 20
-  for (let at = from; at < to; ) {
-    const piece = Buffer.allocUnsafe(Math.min(pieceBytes, to - at))
-    const got = disk.read(fd, piece, 0, piece.length, at)
-    if (got <= 0) return
-    at += got
-    yield piece.subarray(0, got)
   }
 }
 

@@ -130,16 +130,20 @@ function salvage(place: ReadingPlace, damage: { file: string; message: string })
   const files = [snapshotFile, journalFile, 'sessions.prev.json', 'sessions.prev.journal.jsonl'].flatMap(
     (path) => readFile(place, path) ?? [],
   )
+  const bytesOf = (wanted: string) => files.find(({ path }) => path === wanted)?.bytes
+  return { files, sessions: namedIn(entriesIn(bytesOf(snapshotFile), bytesOf(journalFile), place.tag)), damage }
+}
+
+/** The entries, as JSON text, that can be made out in a snapshot and the journal that goes with it, sound or not. The operations of a
+ *  journal that has been folded already change nothing when they are applied again. */
+export function entriesIn(snapshot: Buffer | undefined, journal: Buffer | undefined, tag: string): Map<string, string> {
   const entries = new Map<string, string>()
-  for (const { path, bytes } of files) {
-    if (path === snapshotFile) for (const [key, entry] of looseEntries(bytes)) entries.set(key, JSON.stringify(entry))
-    if (path !== journalFile) continue
-    for (const [key, entry] of looseOps(bytes, place.tag)) {
-      if (entry === undefined) entries.delete(key)
-      else entries.set(key, JSON.stringify(entry))
-    }
+  for (const [key, entry] of snapshot ? looseEntries(snapshot) : []) entries.set(key, JSON.stringify(entry))
+  for (const [key, entry] of journal ? looseOps(journal, tag) : []) {
+    if (entry === undefined) entries.delete(key)
+    else entries.set(key, JSON.stringify(entry))
   }
-  return { files, sessions: namedIn([...entries]), damage }
+  return entries
 }
 
 function looseEntries(bytes: Buffer): [string, unknown][] {

@@ -27,11 +27,10 @@ async function capturedAtRest(capture: Capture, file: string, path: string, role
       if (!rests && !anyhow) throw new Unrest()
       return plainFacts(capture, reading.stat, path, role, rests)
     }
-    if (untouched && !rereads(path)) {
-      await capture.store({ path }, facts, undefined, { row, keepBytes: row.bytes, whole: true })
-      return true
-    }
-    const known: PreviousFile | undefined = untouched ? { row, keepBytes: row.bytes, reread: true } : undefined
+    const again = rereads(path)
+    const known: PreviousFile | undefined = untouched
+      ? { row, keepBytes: row.bytes, ...(again ? { reread: true } : { whole: true }) }
+      : undefined
     const stored = await capture.store({ path }, facts, (from) => reading.bytes(from, signal), known)
     if (untouched && stored?.changed)
       capture.note('alarm', { path }, `Bytes ${stored.changed.from} to ${stored.changed.to} have changed although nobody wrote the file.`)

@@ -38,7 +38,7 @@ export type Blocked = { readonly lease: undefined; readonly blocker: LeaseHolder
 
 export interface LeasesOptions {
   readonly counters: Counters
-  /** For messages: relative to the store. */
+  /** For messages: relative to `locks/`. */
   readonly label: string
   /** How long a lock is left when it is free. Default 2,000. */
   readonly idleMs?: number
@@ -65,7 +65,7 @@ export class Leases {
     this.#host = host
     this.#path = directory
     this.#options = options
-    this.#floor = new Floor(host, `${directory}/.floor`, `${options.label}/.floor`)
+    this.#floor = new Floor(host, `${directory}/.floor`, this.#label('.floor'))
     this.#idle = new Idle(host, options.idleMs ?? idleMsDefault, (free) => this.#removeFree(free))
   }
 
@@ -111,10 +111,14 @@ export class Leases {
       .sort()
       .map((name) => {
         const { waiting, ...whose } = about(name)
-        const status = lockStatus(this.#label(name), this.#lock(name).list(), waiting, ({ holder }) => judge(holder), this.#host)
-        return { ...status, ...whose }
+        return { ...this.status(name, waiting, judge), ...whose }
       })
       .filter(({ state }) => state !== 'absent')
+  }
+
+  /** Of one lease. */
+  status(name: string, waiting = 0, judge = judgeAtOnce(this.#host)): LockStatus {
+    return lockStatus(this.#label(name), this.#lock(name).list(), waiting, ({ holder }) => judge(holder), this.#host)
   }
 
   /** Removes the locks that this handle has left free. Leases that are still held are not touched. */
@@ -124,12 +128,19 @@ export class Leases {
 
   /** Removes what processes have left that died: their locks, and those that they were just making. Anybody may do it at any time. */
   sweep(): void {
+    for (const _ of this.sweeping());
+  }
+
+  /** The same, with a halt after each lock. */
+  *sweeping(): Generator<void> {
     const judge = judgeAtOnce(this.#host)
     for (const name of this.#names()) {
-      const maker = parseMaker(name.slice(name.indexOf('.') + 1))
+      // The floor, too, has been made.
+      const maker = parseMaker(name.slice(name.indexOf('.new-') + 1))
       if (maker) {
         if (judge(maker).kind === 'dead') this.#removeWhole(name)
       } else if (namePattern.test(name)) this.#sweepLock(name, (entry) => judge(entry.holder))
+      yield
     }
   }
 
@@ -268,7 +279,7 @@ export class Leases {
   }
 
   #label(name: string): string {
-    return `${this.#options.label}/${name}`
+    return this.#options.label === '' ? name : `${this.#options.label}/${name}`
   }
 
   #lock(name: string): LockDirectory {

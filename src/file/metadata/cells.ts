@@ -18,6 +18,11 @@ export function entryOf(cell: Cell): Entry {
   return cell.entry
 }
 
+/** The same for one who looks at all of them once: what is parsed is not kept. */
+export function passingEntryOf(cell: Cell): Entry {
+  return cell.entry ?? asEntry(JSON.parse(cell.bytes.toString('utf8', cell.start, cell.end)))
+}
+
 const sessionIdPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 /** Files are named by session id: one that the store cannot have minted must not become a path. Checked by hand, for it is on the way of

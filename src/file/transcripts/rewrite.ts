@@ -93,3 +93,16 @@ export async function rewriteLog(host: Host, held: Held, path: string, log: LogF
   const slices = await committedLines(host.disk, log, tag)
   return slices !== undefined && putLog(host, held, path, slices, names)
 }
+
+/** Source and target are this session's alone, and ids are never used twice: a second or a late rename finds nothing to do. True when there
+ *  was something; then the directory that it has left has to be synced, too. */
+export async function archiveLog(disk: Disk, path: string, archive: string, name: string): Promise<boolean> {
+  try {
+    disk.rename(path, `${archive}/${name}`)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error
+    return false
+  }
+  await disk.syncDirectory(archive)
+  return true
+}

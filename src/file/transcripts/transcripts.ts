@@ -3,7 +3,7 @@
  *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
 import { crc32 } from 'node:zlib'
-import { errnoOf, isStoreError, StoreError } from '../../errors.js'
+import { isStoreError, StoreError } from '../../errors.js'
 import type { RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
@@ -17,25 +17,13 @@ import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
 import { Ahead, type Mark } from './ahead.js'
 import type { CommitOptions, JobFor } from './append.js'
+import { Compaction } from './compaction.js'
 import { Detours } from './detours.js'
+import { type Open, sealJob, type TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
-import { nextLog, putLog, rewriteLog } from './rewrite.js'
+import { type Retired, type Retirement, retireSession } from './retiring.js'
+import { archiveLog, nextLog, putLog, rewriteLog } from './rewrite.js'
 import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
-
-export interface TranscriptsPlaces {
-  readonly transcripts: string
-  readonly archive: string
-  readonly locks: string
-}
-
-interface Open {
-  readonly transcript: Transcript
-  readonly committer: Committer
-  /** What else must be on the disk: the metadata record that names it. */
-  readonly nameDurable: () => Promise<void> | undefined
-  /** Calls that are in the middle of something with it, lock or no lock. */
-  pins: number
-}
 
 const slots = 64
 const openMax = 256
@@ -56,6 +44,7 @@ export class Transcripts {
   #detours: Detours
   #ahead = new Ahead<Open>()
   #directorySync: SharedSync
+  readonly compaction: Compaction
 
   constructor(
     host: Host,
@@ -77,6 +66,13 @@ export class Transcripts {
     this.#viewTools = viewTools
     this.#detours = new Detours(host.clock, options.waitMs)
     this.#directorySync = new SharedSync(() => host.disk.syncDirectory(places.transcripts))
+    this.compaction = new Compaction({
+      host,
+      tag,
+      archive: places.archive,
+      prepared: `${places.locks}/prepared`,
+      names: this.#directorySync,
+    })
     this.#tools = {
       host,
       vital,
@@ -125,11 +121,11 @@ export class Transcripts {
   }
 
   #evict(): void {
-    for (const [sessionId, { transcript, committer, pins }] of this.#open) {
+    for (const open of this.#open.values()) {
+      const { transcript, committer, pins } = open
       if (this.#open.size <= openMax) return
       if (pins > 0 || !committer.idle || transcript.busy) continue
-      transcript.forget()
-      this.#open.delete(sessionId)
+      this.#letGo(open)
     }
   }
 
@@ -232,6 +228,17 @@ export class Transcripts {
     return closed !== undefined
   }
 
+  /** Archives a session that is still as it was when that was decided; retiring.ts. */
+  async retire<W extends string>(retirement: Retirement<W>, wait: WaitOptions): Promise<Retired<W>> {
+    const { key, sessionId } = retirement
+    return this.pinned(sessionId, key, async (open) => {
+      const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag, archive: this.#places.archive }
+      const outcome = await retireSession({ ...tools, moveAway: () => this.#archive(sessionId) }, open, retirement, wait)
+      if (outcome === 'archived') this.#letGo(open)
+      return outcome
+    })
+  }
+
   /** The session that was closed by this very call; undefined when the key names none. */
   async #close(key: string, wait: WaitOptions, seal: () => Seal): Promise<string | undefined> {
     for (let moves = 0; moves < movesMax; moves++) {
@@ -245,49 +252,49 @@ export class Transcripts {
     })
   }
 
+  /** Runs `work` on a session's log, open or not, and keeps it meanwhile. */
+  pinned<R>(sessionId: string, key: string, work: (open: Open) => Promise<R>): Promise<R> {
+    return this.#pinned(this.#of(sessionId, key), work)
+  }
+
+  async #pinned<R>(open: Open, work: (open: Open) => Promise<R>): Promise<R> {
+    open.pins++
+    try {
+      return await work(open)
+    } finally {
+      open.pins--
+    }
+  }
+
   /** Archives what a mutator has deleted. The entry is gone already; nobody looks for the session any more. */
-  async archiveDropped(changes: readonly Change[], wait: WaitOptions): Promise<void> {
+  async archiveDropped(changes: readonly Pick<Change, 'key' | 'dropped'>[], wait: WaitOptions): Promise<void> {
     for (const { key, dropped } of changes) {
-      if (!dropped || !this.#host.disk.stat(this.pathOf(dropped))) continue
-      const open = this.#of(dropped, key)
-      open.transcript.closing = true
-      try {
-        await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
-      } catch (error) {
-        if (!isStoreError(error, 'LOG_CORRUPT')) throw error
-        // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
-        await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
-        open.transcript.forget()
-        this.#open.delete(dropped)
+      // Not at once when it is sealed already for another reason: that is brought to its end first.
+      for (let moves = 0; dropped && moves < movesMax && this.#host.disk.stat(this.pathOf(dropped)); moves++) {
+        const open = this.#of(dropped, key)
+        open.transcript.closing = true
+        try {
+          await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+        } catch (error) {
+          if (!isStoreError(error, 'LOG_CORRUPT')) throw error
+          // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
+          await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
+          this.#letGo(open)
+        }
       }
     }
   }
 
   /** True when this call's seal is the one that stands. */
-  async #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
-    const open = this.#of(sessionId, key)
-    open.pins++
-    try {
-      return await this.#sealAndFinish(open, key, seal, wait)
-    } finally {
-      open.pins--
-    }
+  #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
+    return this.pinned(sessionId, key, (open) => this.#sealAndFinish(open, key, seal, wait))
   }
 
   async #sealAndFinish(open: Open, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
     const { sessionId } = open.transcript
     let ours = true
     try {
-      await open.committer.submit(
-        {
-          system: true,
-          about: { key, sessionId },
-          run: () => [systemBody({ seal })],
-          result: () => undefined,
-          alsoDurable: open.nameDurable,
-        },
-        wait,
-      )
+      await open.committer.submit(sealJob(open, seal), wait)
     } catch (error) {
       if (!isMoved(error)) throw error
       ours = false
@@ -306,19 +313,15 @@ export class Transcripts {
   }
 
   /** Does what the seal of a log says, from wherever an earlier finisher has left it. */
-  async #finish(open: Open, wait: WaitOptions): Promise<void> {
-    open.pins++
-    try {
-      await this.#bringToItsEnd(open, wait)
-    } finally {
-      open.pins--
-    }
+  #finish(open: Open, wait: WaitOptions): Promise<void> {
+    return this.#pinned(open, () => this.#bringToItsEnd(open, wait))
   }
 
   async #bringToItsEnd(open: Open, wait: WaitOptions): Promise<void> {
     const { transcript } = open
     const { sessionId } = transcript
     const seal = transcript.sealed
+    if (seal?.reason === 'compacted') await this.compaction.finish(open, wait)
     if (seal && (seal.reason === 'rotated' || seal.reason === 'deleted')) {
       const key = seal.key ?? transcript.key
       // Whoever wrote the seal may have died before it was on the disk; what follows must not get there first.
@@ -334,8 +337,12 @@ export class Transcripts {
       await this.#metadata.durable(true)
       await open.committer.exclusively('archive', wait, () => this.#archive(sessionId))
     }
+    this.#letGo(open)
+  }
+
+  #letGo({ transcript }: Open): void {
     transcript.forget()
-    this.#open.delete(sessionId)
+    this.#open.delete(transcript.sessionId)
   }
 
   /** The new session's log, with the ids that the old one remembers. Made before the metadata names it. */
@@ -361,17 +368,9 @@ export class Transcripts {
     }, wait)
   }
 
-  /** Source and target are this session's alone, and ids are never used twice: a second or a late rename finds nothing to do. */
   async #archive(sessionId: string): Promise<void> {
-    const { disk } = this.#host
-    try {
-      disk.rename(this.pathOf(sessionId), `${this.#places.archive}/${sessionId}.jsonl`)
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw error
-      return
-    }
-    await disk.syncDirectory(this.#places.archive)
-    await this.#directorySync.run()
+    const { archive } = this.#places
+    if (await archiveLog(this.#host.disk, this.pathOf(sessionId), archive, `${sessionId}.jsonl`)) await this.#directorySync.run()
   }
 
   #rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<boolean> {

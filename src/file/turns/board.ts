@@ -167,10 +167,16 @@ export class Board {
 
   /** Takes away what the dead have left, those of turns included. Anybody may do it at any time. */
   sweep(): void {
+    for (const _ of this.sweeping());
+  }
+
+  /** The same, with a halt after each queue. */
+  *sweeping(): Generator<void> {
     for (const queue of this.#queues()) {
       this.#tidy(queue, this.#look(queue))
       this.#sweepStrays(queue)
       removeQueue(this.#host, queue)
+      yield
     }
   }
 

@@ -7,7 +7,7 @@ import type { CommitOptions, JobFor } from '../transcripts/append.js'
 import type { Source } from '../transcripts/reading.js'
 import { askJob, inputJob, withdrawJob } from '../transcripts/turn-jobs.js'
 import { type PastTurn, readEnd, readTurns } from '../transcripts/turn-reading.js'
-import { Board } from './board.js'
+import { Board, leaseNameOf } from './board.js'
 import { KeyPlace } from './place.js'
 import type { LeaseTools } from './turn-lease.js'
 
@@ -16,8 +16,8 @@ export interface FileTurnsTools {
   commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R>
   sessionIdOf(key: string): Promise<string | undefined>
   source(sessionId: string): Source
-  /** Of a session that is not a key's any more. */
-  archived(sessionId: string): Source
+  /** What the end of a turn says that is in the archive: of a session that is not a key's any more, or was compacted since. */
+  archivedEnd(sessionId: string, seq: number): Promise<{ readonly value?: unknown } | undefined>
 }
 
 const pastTurnsDefault = 50
@@ -65,7 +65,7 @@ export class FileTurns implements TurnPort {
 
   async valueOf(sessionId: string, endSeq: number): Promise<unknown> {
     if (endSeq < 0) return undefined
-    const end = (await readEnd(this.#tools.source(sessionId), endSeq)) ?? (await readEnd(this.#tools.archived(sessionId), endSeq))
+    const end = (await readEnd(this.#tools.source(sessionId), endSeq)) ?? (await this.#tools.archivedEnd(sessionId, endSeq))
     return end?.value
   }
 
@@ -84,10 +84,25 @@ export class FileTurns implements TurnPort {
     return this.#leases.statuses((name) => this.#board.about(name))
   }
 
+  /** What can be seen of the key's conversation without its log: somebody alive, in any process, has its turn, or waits for it. A holder that
+   *  cannot be asked counts as alive, and one that has gone on for too long, too. */
+  busy(key: string): 'active-turn' | 'pending-input' | undefined {
+    const holder = this.#leases.look(leaseNameOf(key))
+    if (holder !== 'free' && holder.verdict !== 'dead') return 'active-turn'
+    const living = this.#board.list(key).filter(({ state }) => state !== 'interrupted')
+    if (living.some(({ state }) => state === 'active')) return 'active-turn'
+    return living.length > 0 ? 'pending-input' : undefined
+  }
+
   /** Takes away what processes have left that died. A courtesy, to be done whenever there is time. */
   sweep(): void {
-    this.#leases.sweep()
-    this.#board.sweep()
+    for (const _ of this.sweeping());
+  }
+
+  /** The same, with a halt after each. */
+  *sweeping(): Generator<void> {
+    yield* this.#leases.sweeping()
+    yield* this.#board.sweeping()
   }
 
   /** Takes away what was left for the next turn to find. */

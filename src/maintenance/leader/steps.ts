@@ -1,0 +1,47 @@
+/** What a round of maintenance consists of, in this order. Each step is safe by itself, whoever else does the same at the same time, and
+ *  wherever it is cut off. */
+
+import type { CheckedMaintenance } from '../../backend.js'
+import type { Inside } from '../../file/backend.js'
+import type { Pace } from '../pace.js'
+import { retaining } from '../retention/retain.js'
+import { Sweeper } from '../sweep/sweep.js'
+import type { Step, Unit } from './round.js'
+
+/** A journal smaller than this is folded when the store is closed, or falls idle. */
+const journalBytesMin = 64 << 10
+
+export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
+  const { retention, protect } = options
+  const sweeper = new Sweeper(inside)
+  return [
+    { name: 'sweep', wanted: true, run: (pace) => sweeper.run(pace) },
+    { name: 'checkpoint', wanted: true, run: () => checkpoint(inside) },
+    { name: 'retain', wanted: retention !== undefined, run: (pace) => retainStep(inside, { rules: retention!, protect }, pace) },
+  ]
+}
+
+/** When there is enough in the journal that the next open would notice. */
+async function* checkpoint({ metadata }: Inside): AsyncGenerator<Unit> {
+  const { journalBytes, snapshotBytes } = metadata
+  if (journalBytes < journalBytesMin || journalBytes < snapshotBytes / 4) return
+  await metadata.checkpoint({ waitMs: 1_000 })
+  yield { outcome: 'folded', file: 'sessions.journal.jsonl', bytes: journalBytes }
+}
+
+async function* retainStep(inside: Inside, options: Parameters<typeof retaining>[1], pace: Pace): AsyncGenerator<Unit> {
+  const units = retaining(inside, { ...options, signal: pace.signal }, pace)
+  for (;;) {
+    const step = await units.next()
+    if (!step.done) {
+      yield step.value
+      continue
+    }
+    for (const { rule, prefix, limit, least, protected: count } of step.value.unsatisfied)
+      yield {
+        outcome: 'unsatisfied',
+        text: `${rule}${prefix ? ` of ${prefix}` : ''}: ${least} of at most ${limit} may not go (${count} protected)`,
+      }
+    return
+  }
+}
