@@ -164,6 +164,7 @@ export class SessionStore<T extends object = Fields> {
     checkKey(key)
     return new Session(key, {
       backend: this.#backend,
+      maintenance: this.#maintenance,
       recordBytesMax: this.#recordBytesMax,
       run: (work) => this.#run(work),
       assertOpen: () => this.#assertOpen(),
@@ -178,7 +179,7 @@ export class SessionStore<T extends object = Fields> {
    *  @returns when `work` has settled and the turn's end is durable; at once for `coalesced` and `duplicate`.
    *  @throws what `work` throws; the turn is then recorded as failed (interrupted, when its signal was aborted) · the signal's reason ·
    *          TURN_BUSY  refused (`reject`), waited for too long, or called from inside a turn of the same key; effect none ·
-   *          LANE_FULL  effect none · TURN_LOST  overtaken: what it had appended stands · and as `append`. */
+   *          LANE_FULL  effect none · TURN_LOST  overtaken, effect unknown: what it had appended stands · and as `append`. */
   async runTurn<R>(key: string, options: TurnOptions, work: (turn: Turn) => Promise<R> | R): Promise<TurnResult<R>> {
     checkKey(key)
     if (typeof work !== 'function') throw new StoreError('INVALID_OPTION', 'runTurn takes a function.', { hint: 'Nothing was done.' })

@@ -1,9 +1,8 @@
 /** A store's verify report, also of a store that is too damaged to be opened. */
 import { resolve } from 'node:path'
 import { isStoreError } from '../errors.js'
-import { nodeDisk } from '../file/durable.js'
 import { placesIn } from '../file/format.js'
-import { readIdentity } from '../file/lock/identity.js'
+import { systemHost } from '../file/host.js'
 import { bootTag } from '../file/log/chain.js'
 import type { SessionStore, VerifyReport } from '../index.js'
 import { verifyStore } from '../maintenance/verify/verify.js'
@@ -30,10 +29,8 @@ export async function withReport<R>(
     })
   } catch (error) {
     if (opened || !isStoreError(error) || error.kind !== 'damaged' || error.code === 'STORE_FORMAT_UNSUPPORTED') throw error
-    // What kept it from being opened is the first finding; every file is looked at all the same.
-    return work(
-      await verifyStore(nodeDisk, placesIn(resolve(dir)), bootTag(readIdentity().boot), () => Promise.reject(error), options),
-      undefined,
-    )
+    // Every file is looked at all the same.
+    const host = systemHost()
+    return work(await verifyStore(host, placesIn(resolve(dir)), bootTag(host.identity.boot), options, error), undefined)
   }
 }

@@ -17,6 +17,7 @@ import type {
   TailOptions,
   WaitOptions,
 } from '../types.js'
+import { archivedEnd } from './archives/turn-ends.js'
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
 import { type Host, systemHost } from './host.js'
 import { Baton } from './lock/baton.js'
@@ -176,11 +177,7 @@ export class FileBackend implements Backend {
       sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
       source: (sessionId, key) => this.#source(sessionId, key),
       live: (sessionId) => this.#file(sessionId),
-      archived: (sessionId) => ({
-        ...this.#file(sessionId),
-        path: `${places.archive}/${sessionId}.jsonl`,
-        label: `archive/${sessionId}.jsonl`,
-      }),
+      archivedEnd: (sessionId, seq) => archivedEnd(host.disk, places.archive, tag, sessionId, seq),
     })
     const [metadata, transcripts, vital, turns] = [this.#metadata, this.#transcripts, this.#vital, this.turns]
     const leads = new Leases(host, places.locks, { counters, label: '' })

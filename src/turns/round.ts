@@ -1,7 +1,7 @@
 /** One turn after another under one lease: the request's own, then, while others have left messages that nobody waits to answer, turns for
  *  those. So what came between the last `pending()` and the end is not stranded (F34). */
 import type { BegunTurn, RequestFacts, StartedTurn, TurnLease, TurnPort } from '../backend.js'
-import { isStoreError } from '../errors.js'
+import { isStoreError, withEffectUnknown } from '../errors.js'
 import type { Turn, TurnResult } from '../types.js'
 import { ActiveTurn, type TurnTools } from './active-turn.js'
 import type { Lanes } from './lanes.js'
@@ -88,7 +88,8 @@ export class Round<R> {
       this.#left = isStoreError(error, 'TURN_LOST')
       this.#lost = true
       this.#tools.report({ event: 'lost', ...turn.about, error })
-      throw error
+      // Nothing of its end is there; what it had appended, its start and its input are.
+      throw isStoreError(error) && error.effect === 'none' ? withEffectUnknown(error, 'What the turn had appended before stands.') : error
     }
   }
 

@@ -40,7 +40,8 @@ describe('maxTurnMs', () => {
       expect(await refusal(call)).toMatchObject({ code: 'TURN_LOST', effect: 'none', details: { key: 'k', turn: 1 } })
     expect(slow.turn.signal.aborted).toBe(true)
     slow.go('late result')
-    await expect(slow.result).rejects.toMatchObject({ code: 'TURN_LOST' })
+    // Its start and its input are there.
+    await expect(slow.result).rejects.toMatchObject({ code: 'TURN_LOST', effect: 'unknown' })
     await next.turn.append(said('re: b'))
     next.go()
     const { sessionId } = await next.result
@@ -87,7 +88,7 @@ describe('a turn whose session goes', () => {
       for (const call of [() => turn.append(said('b')), () => turn.pending()])
         expect(await refusal(call)).toMatchObject({ code: 'TURN_LOST', effect: 'none' })
       go()
-      await expect(result).rejects.toMatchObject({ code: 'TURN_LOST' })
+      await expect(result).rejects.toMatchObject({ code: 'TURN_LOST', effect: 'unknown' })
       // Nor does it bring back what was deleted.
       expect((await store.get('k')) !== undefined).toBe(way === 'is rotated')
       expect(textsOf(await store.session('k').tail(9))).toEqual([])

@@ -18,7 +18,8 @@ export interface FileTurnsTools {
   source(sessionId: string, key: string): Source
   /** Of a session that may not be a key's any more. */
   live(sessionId: string): Source
-  archived(sessionId: string): Source
+  /** What the end of a turn says that is in the archive: of a session that is not a key's any more, or was compacted since. */
+  archivedEnd(sessionId: string, seq: number): Promise<{ readonly value?: unknown } | undefined>
 }
 
 const pastTurnsDefault = 50
@@ -66,7 +67,7 @@ export class FileTurns implements TurnPort {
 
   async valueOf(sessionId: string, endSeq: number): Promise<unknown> {
     if (endSeq < 0) return undefined
-    const end = (await readEnd(this.#tools.live(sessionId), endSeq)) ?? (await readEnd(this.#tools.archived(sessionId), endSeq))
+    const end = (await readEnd(this.#tools.live(sessionId), endSeq)) ?? (await this.#tools.archivedEnd(sessionId, endSeq))
     return end?.value
   }
 
