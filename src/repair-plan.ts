@@ -116,12 +116,11 @@ export interface LogRewrite {
   readonly last: { readonly seq: number; readonly crc: number }
 }
 
-/** The entries of the new sessions.json, as JSON text each, in their order. */
+/** The new sessions.json follows from the files that are named in `requires`; it must come out with this hash. */
 export interface MetadataRebuild {
   readonly kind: 'rebuild-metadata'
   /** exact: the very bytes whose hash the journal names, which goes on as it is · anew: a new pair. */
   readonly how: 'exact' | 'anew'
-  readonly entries: readonly (readonly [key: string, entry: string])[]
   /** SHA-256 of the new sessions.json. */
   readonly hash: string
   /** Of the new journal's header. */

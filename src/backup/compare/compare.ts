@@ -118,7 +118,7 @@ class Comparing {
       return changeOf('gone', then, undefined, 'Its transcript is gone, from the archive too.')
     }
     if (isSame(then, now)) return undefined
-    const log = await followLog(unfolded(now, this.#now.bytes(now)), this.#tag, [then.session!.lastSeq])
+    const log = await followLog(unfolded(now, this.#now.bytes(now)), this.#tag, new Set([then.session!.lastSeq]))
     if (log.damage && !isDamaged(then)) {
       const message = `It is damaged at byte ${log.damage.byte}, seq ${log.damage.seq}: ${log.damage.why}.`
       return changeOf('damaged', then, now, message, { firstDifference: await this.#difference(then, now) })

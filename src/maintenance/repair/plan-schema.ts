@@ -25,7 +25,6 @@ const work = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('rebuild-metadata'),
     how: z.enum(['exact', 'anew']),
-    entries: z.array(z.tuple([z.string(), z.string()])),
     hash: z.string(),
     seq: place,
   }),

@@ -1,15 +1,17 @@
 /** From what verify finds to what is to be done about it. Reads, and changes nothing. */
 import { crc32 } from 'node:zlib'
 import type { Inside } from '../../file/backend.js'
-import { readFully } from '../../file/durable.js'
 import { entryOf } from '../../file/metadata/cells.js'
 import type { Finding } from '../../findings.js'
 import type { RepairAction, RepairPlan } from '../../repair-plan.js'
-import type { Entry, VerifyReport } from '../../types.js'
+import type { VerifyReport } from '../../types.js'
+import { planFormat, readFormat } from './format-repair.js'
 import { type Draft, type LogAbout, planLog } from './log-plan.js'
+import { planMetadata } from './metadata-plan.js'
+import type { StoredEntry } from './snapshot-source.js'
 
 /** Whose a transcript is, by its session id. */
-export type Owners = ReadonlyMap<string, { readonly key: string; readonly entry: Entry }>
+export type Owners = ReadonlyMap<string, { readonly key: string; readonly entry: StoredEntry }>
 
 export interface PlanOptions {
   readonly signal?: AbortSignal | undefined
@@ -18,8 +20,12 @@ export interface PlanOptions {
 export async function planStore(inside: Inside, report: VerifyReport, options: PlanOptions): Promise<RepairPlan> {
   const { host, places } = inside
   const findings = findingsOf(report)
-  const owners = await ownersIn(inside)
   const drafts: Draft[] = []
+  const format = planFormat(inside)
+  if (format) drafts.push(format)
+  const metadata = await planMetadata(inside, options.signal)
+  if (metadata) drafts.push(metadata.draft)
+  const owners = metadata ? ownersOf(metadata.entries) : await ownersIn(inside)
   for (const file of damagedLogs(findings)) {
     const path = `${places.store}/${file}`
     if (host.disk.stat(path)?.kind !== 'file') continue
@@ -28,7 +34,7 @@ export async function planStore(inside: Inside, report: VerifyReport, options: P
   return {
     version: 1,
     planId: host.mintId(),
-    storeId: storeIdIn(inside),
+    storeId: readFormat(inside)?.storeId,
     madeAt: host.clock.wallMs(),
     findings,
     actions: drafts.map((draft, at): RepairAction => ({ id: at + 1, ...draft })),
@@ -66,12 +72,16 @@ function damagedLogs(findings: readonly Finding[]): string[] {
 }
 
 async function ownersIn({ metadata }: Inside): Promise<Owners> {
-  const owners = new Map<string, { key: string; entry: Entry }>()
+  const entries = new Map<string, StoredEntry>()
   for (const [key, cell] of await metadata.cells()) {
-    const entry = entryOf(cell)
-    owners.set(entry.sessionId, { key, entry })
+    const { sessionId, createdAt, updatedAt, revision } = entryOf(cell)
+    entries.set(key, { sessionId, createdAt, updatedAt, revision, json: '' })
   }
-  return owners
+  return ownersOf(entries)
+}
+
+function ownersOf(entries: ReadonlyMap<string, StoredEntry>): Owners {
+  return new Map([...entries].map(([key, entry]) => [entry.sessionId, { key, entry }]))
 }
 
 export function aboutLog({ host, places }: Inside, file: string, owners: Owners): LogAbout {
@@ -85,21 +95,6 @@ export function aboutLog({ host, places }: Inside, file: string, owners: Owners)
     knownSeq: -1,
     knownHeader: undefined,
     hasEarlier: archived.some((name) => name.startsWith(`${sessionId}.`) && /^\.\d+\.jsonl(?:\.gz)?$/.test(name.slice(sessionId.length))),
-  }
-}
-
-/** undefined where holdfast.json cannot be read. */
-export function storeIdIn({ host: { disk }, places }: Inside): string | undefined {
-  try {
-    const fd = disk.open(places.format, 'read')
-    try {
-      const { storeId } = JSON.parse(readFully(disk, fd, 0, disk.fstat(fd).size).toString('utf8')) as { storeId?: unknown }
-      return typeof storeId === 'string' ? storeId : undefined
-    } finally {
-      disk.close(fd)
-    }
-  } catch {
-    return undefined
   }
 }
 

@@ -2,9 +2,12 @@
 import diagnostics from 'node:diagnostics_channel'
 import { ioError, isStoreError, StoreError } from '../../errors.js'
 import type { Inside } from '../../file/backend.js'
+import { checkFormat } from '../../file/format.js'
 import type { ActionReport, RepairAction, RepairPlan, RepairReport } from '../../repair-plan.js'
+import { readFormat, repairFormat } from './format-repair.js'
 import { repairLog } from './log-repair.js'
-import { slotOf, storeIdIn } from './plan.js'
+import { repairMetadata } from './metadata-repair.js'
+import { slotOf } from './plan.js'
 import { assertPlan } from './plan-schema.js'
 
 export interface ApplyOptions {
@@ -17,7 +20,7 @@ const channel = diagnostics.channel('holdfast:repair')
 /** @throws INVALID_OPTION  it is no plan, or one of another store. Effect none. The signal's reason, between two actions. */
 export async function applyPlan(inside: Inside, plan: RepairPlan, { signal, onProgress }: ApplyOptions): Promise<RepairReport> {
   assertPlan(plan)
-  const storeId = storeIdIn(inside)
+  const storeId = readFormat(inside)?.storeId
   if (plan.storeId !== undefined && storeId !== undefined && plan.storeId !== storeId)
     throw new StoreError('INVALID_OPTION', `the plan is of the store ${plan.storeId}; this one is ${storeId}.`, {
       details: { option: 'plan', planned: plan.storeId, found: storeId },
@@ -29,6 +32,7 @@ export async function applyPlan(inside: Inside, plan: RepairPlan, { signal, onPr
     actions.push(await reported(inside, plan, action, signal))
     onProgress?.(actions.length, plan.actions.length)
   }
+  await reopen(inside)
   return { ok: actions.every(({ outcome }) => outcome === 'done'), planId: plan.planId, actions }
 }
 
@@ -53,7 +57,22 @@ async function reported(inside: Inside, plan: RepairPlan, action: RepairAction, 
 function apply(inside: Inside, plan: RepairPlan, action: RepairAction, signal: AbortSignal | undefined): Promise<string | undefined> {
   const { work } = action
   if (work.kind === 'rewrite-log') return repairLog(siteOf(inside, action), plan, action, work, signal)
+  if (work.kind === 'rebuild-metadata') return repairMetadata(inside, plan, action, work)
+  if (work.kind === 'remake-format') return repairFormat(inside, plan, action, work.text)
   throw new StoreError('INVALID_OPTION', `this version cannot do ${work.kind}.`, { hint: 'Nothing was changed.' })
+}
+
+/** What kept the store from being opened may be gone. */
+async function reopen({ host, places, vital, metadata }: Inside): Promise<void> {
+  if (!vital.damage) return
+  try {
+    if (!checkFormat(host, places)) return
+    await metadata.reload()
+    vital.damage = undefined
+  } catch (error) {
+    if (isStoreError(error)) vital.damage = error
+    else throw error
+  }
 }
 
 function siteOf({ host, places, options, counters, tag, transcripts }: Inside, { file, sessionId }: RepairAction) {
