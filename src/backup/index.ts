@@ -1,4 +1,13 @@
 /** The door `holdfast/backup`: re-exports only. */
+export * from './check/contents.js'
+export * from './compare/compare.js'
+export type { Difference } from './compare/differing.js'
+export type { FileChange } from './compare/files.js'
 export type * from './repository/access.js'
 export { createRepository, openRepository } from './repository/open.js'
 export type * from './repository/repository.js'
+export * from './restore/restore.js'
+export * from './snapshot/backup.js'
+export type { BackupFinding, FindingLevel } from './snapshot/findings.js'
+export * from './watch/status.js'
+export * from './watch/watch.js'

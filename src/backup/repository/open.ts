@@ -31,13 +31,9 @@ export async function createRepository(where: TargetLocation, options: CreateRep
  *  version · BACKUP_MISMATCH  its own files are damaged · BACKEND_UNAVAILABLE, IO_FAILED. */
 export async function openRepository(where: TargetLocation, options: OpenRepositoryOptions = {}): Promise<Repository> {
   const target = openTarget(where)
-  const { config } = await readConfig(target, options.signal)
-  return new ObjectRepository({
-    repositoryId: config.repository,
-    target,
-    keyring: plainKeyring(),
-    packBytes: config.packBytes,
-  })
+  const { config, damaged } = await readConfig(target, options.signal)
+  const vault = { repositoryId: config.repository, target, keyring: plainKeyring(), packBytes: config.packBytes }
+  return new ObjectRepository(vault, damaged)
 }
 
 function openTarget(where: TargetLocation): Target {
