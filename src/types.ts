@@ -229,6 +229,8 @@ export interface LockStatus {
 }
 
 export interface VerifyOptions {
+  /** Looks at what a chat makes of its records, too: tool calls without a result, parents that are missing, two roots. Default false. */
+  chat?: boolean | undefined
   /** Bytes read, and bytes to read. */
   onProgress?: ((done: number, total: number) => void) | undefined
   signal?: AbortSignal | undefined

@@ -95,7 +95,7 @@ describe('backup', () => {
     expect(await backup('status', '--every', '1h')).toMatchObject({ code: 0 })
   })
 
-  test('forget says what it would do, then does it', async () => {
+  test('forget and prune say what they would do, then do it', async () => {
     const dry = await backup('forget', '--keep-last', '1', '--keep-damaged', '0', '--dry-run')
     expect(dry).toMatchObject({ code: 0, stdout: expect.stringContaining('would forget\t') })
     expect(await backup('forget', '--keep-last', '1', '--keep-damaged', '0')).toMatchObject({
@@ -103,6 +103,7 @@ describe('backup', () => {
       stdout: expect.stringContaining('forgotten\t'),
     })
     expect(jsonLines((await backup('list', '--json')).stdout)).toHaveLength(1)
+    expect(await backup('prune')).toMatchObject({ code: 0, stdout: expect.stringMatching(/^ok\t\d+ packs? removed/m) })
     expect(await backup('check', '--deep')).toMatchObject({ code: 0 })
   })
 
