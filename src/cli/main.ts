@@ -2,6 +2,7 @@
 /** `holdfast`: from the arguments to an exit code. Each command has its own file; what the codes mean is in exit.ts. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
+import { backupCommand } from './backup/command.js'
 import { exitCodes, exitCodesHelp, failureOf, printFailure } from './exit.js'
 import { importCommand } from './import/command.js'
 import { interruptCommand } from './interrupt.js'
@@ -45,6 +46,7 @@ ${exitCodesHelp}`,
     stressCommand(),
   ]
   for (const command of commands) root.addCommand(command.copyInheritedSettings(root))
+  root.addCommand(backupCommand(root))
   return root
 }
 

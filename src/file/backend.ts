@@ -17,6 +17,7 @@ import type {
   TailOptions,
   WaitOptions,
 } from '../types.js'
+import { archivedEnd } from './archives/turn-ends.js'
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
 import { type Host, systemHost } from './host.js'
 import { Baton } from './lock/baton.js'
@@ -174,11 +175,7 @@ export class FileBackend implements Backend {
       commit: async (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
       sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
       source: (sessionId) => this.#source(sessionId),
-      archived: (sessionId) => ({
-        ...this.#source(sessionId),
-        path: `${places.archive}/${sessionId}.jsonl`,
-        label: `archive/${sessionId}.jsonl`,
-      }),
+      archivedEnd: (sessionId, seq) => archivedEnd(host.disk, places.archive, tag, sessionId, seq),
     })
     const [metadata, transcripts, vital, turns] = [this.#metadata, this.#transcripts, this.#vital, this.turns]
     const leads = new Leases(host, places.locks, { counters, label: '' })

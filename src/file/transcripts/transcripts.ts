@@ -17,8 +17,9 @@ import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
 import { Ahead, type Mark } from './ahead.js'
 import type { CommitOptions, JobFor } from './append.js'
+import { Compaction } from './compaction.js'
 import { Detours } from './detours.js'
-import type { Open, TranscriptsPlaces } from './open.js'
+import { type Open, sealJob, type TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
 import { type Retired, type Retirement, retireSession } from './retiring.js'
 import { archiveLog, nextLog, putLog, rewriteLog } from './rewrite.js'
@@ -43,6 +44,7 @@ export class Transcripts {
   #detours: Detours
   #ahead = new Ahead<Open>()
   #directorySync: SharedSync
+  readonly compaction: Compaction
 
   constructor(
     host: Host,
@@ -64,6 +66,13 @@ export class Transcripts {
     this.#viewTools = viewTools
     this.#detours = new Detours(host.clock, options.waitMs)
     this.#directorySync = new SharedSync(() => host.disk.syncDirectory(places.transcripts))
+    this.compaction = new Compaction({
+      host,
+      tag,
+      archive: places.archive,
+      prepared: `${places.locks}/prepared`,
+      names: this.#directorySync,
+    })
     this.#tools = {
       host,
       vital,
@@ -222,16 +231,12 @@ export class Transcripts {
   /** Archives a session that is still as it was when that was decided; retiring.ts. */
   async retire<W extends string>(retirement: Retirement<W>, wait: WaitOptions): Promise<Retired<W>> {
     const { key, sessionId } = retirement
-    const open = this.#of(sessionId, key)
-    open.pins++
-    try {
+    return this.pinned(sessionId, key, async (open) => {
       const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag, archive: this.#places.archive }
       const outcome = await retireSession({ ...tools, moveAway: () => this.#archive(sessionId) }, open, retirement, wait)
       if (outcome === 'archived') this.#letGo(open)
       return outcome
-    } finally {
-      open.pins--
-    }
+    })
   }
 
   /** The session that was closed by this very call; undefined when the key names none. */
@@ -247,48 +252,49 @@ export class Transcripts {
     })
   }
 
+  /** Runs `work` on a session's log, open or not, and keeps it meanwhile. */
+  pinned<R>(sessionId: string, key: string, work: (open: Open) => Promise<R>): Promise<R> {
+    return this.#pinned(this.#of(sessionId, key), work)
+  }
+
+  async #pinned<R>(open: Open, work: (open: Open) => Promise<R>): Promise<R> {
+    open.pins++
+    try {
+      return await work(open)
+    } finally {
+      open.pins--
+    }
+  }
+
   /** Archives what a mutator has deleted. The entry is gone already; nobody looks for the session any more. */
-  async archiveDropped(changes: readonly Change[], wait: WaitOptions): Promise<void> {
+  async archiveDropped(changes: readonly Pick<Change, 'key' | 'dropped'>[], wait: WaitOptions): Promise<void> {
     for (const { key, dropped } of changes) {
-      if (!dropped || !this.#host.disk.stat(this.pathOf(dropped))) continue
-      const open = this.#of(dropped, key)
-      open.transcript.closing = true
-      try {
-        await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
-      } catch (error) {
-        if (!isStoreError(error, 'LOG_CORRUPT')) throw error
-        // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
-        await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
-        this.#letGo(open)
+      // Not at once when it is sealed already for another reason: that is brought to its end first.
+      for (let moves = 0; dropped && moves < movesMax && this.#host.disk.stat(this.pathOf(dropped)); moves++) {
+        const open = this.#of(dropped, key)
+        open.transcript.closing = true
+        try {
+          await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+        } catch (error) {
+          if (!isStoreError(error, 'LOG_CORRUPT')) throw error
+          // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
+          await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
+          this.#letGo(open)
+        }
       }
     }
   }
 
   /** True when this call's seal is the one that stands. */
-  async #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
-    const open = this.#of(sessionId, key)
-    open.pins++
-    try {
-      return await this.#sealAndFinish(open, key, seal, wait)
-    } finally {
-      open.pins--
-    }
+  #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
+    return this.pinned(sessionId, key, (open) => this.#sealAndFinish(open, key, seal, wait))
   }
 
   async #sealAndFinish(open: Open, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
     const { sessionId } = open.transcript
     let ours = true
     try {
-      await open.committer.submit(
-        {
-          system: true,
-          about: { key, sessionId },
-          run: () => [systemBody({ seal })],
-          result: () => undefined,
-          alsoDurable: open.nameDurable,
-        },
-        wait,
-      )
+      await open.committer.submit(sealJob(open, seal), wait)
     } catch (error) {
       if (!isMoved(error)) throw error
       ours = false
@@ -307,19 +313,15 @@ export class Transcripts {
   }
 
   /** Does what the seal of a log says, from wherever an earlier finisher has left it. */
-  async #finish(open: Open, wait: WaitOptions): Promise<void> {
-    open.pins++
-    try {
-      await this.#bringToItsEnd(open, wait)
-    } finally {
-      open.pins--
-    }
+  #finish(open: Open, wait: WaitOptions): Promise<void> {
+    return this.#pinned(open, () => this.#bringToItsEnd(open, wait))
   }
 
   async #bringToItsEnd(open: Open, wait: WaitOptions): Promise<void> {
     const { transcript } = open
     const { sessionId } = transcript
     const seal = transcript.sealed
+    if (seal?.reason === 'compacted') await this.compaction.finish(open, wait)
     if (seal && (seal.reason === 'rotated' || seal.reason === 'deleted')) {
       const key = seal.key ?? transcript.key
       // Whoever wrote the seal may have died before it was on the disk; what follows must not get there first.

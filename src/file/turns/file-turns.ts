@@ -16,8 +16,8 @@ export interface FileTurnsTools {
   commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R>
   sessionIdOf(key: string): Promise<string | undefined>
   source(sessionId: string): Source
-  /** Of a session that is not a key's any more. */
-  archived(sessionId: string): Source
+  /** What the end of a turn says that is in the archive: of a session that is not a key's any more, or was compacted since. */
+  archivedEnd(sessionId: string, seq: number): Promise<{ readonly value?: unknown } | undefined>
 }
 
 const pastTurnsDefault = 50
@@ -65,7 +65,7 @@ export class FileTurns implements TurnPort {
 
   async valueOf(sessionId: string, endSeq: number): Promise<unknown> {
     if (endSeq < 0) return undefined
-    const end = (await readEnd(this.#tools.source(sessionId), endSeq)) ?? (await readEnd(this.#tools.archived(sessionId), endSeq))
+    const end = (await readEnd(this.#tools.source(sessionId), endSeq)) ?? (await this.#tools.archivedEnd(sessionId, endSeq))
     return end?.value
   }
 
