@@ -107,6 +107,7 @@ export class VerifyStep {
       scanning: { tag, signal: pace.signal, breath: pace },
       sleep: (ms: number) => host.clock.sleep(ms, pace.signal),
       namedNow: async () => (await this.#metadata(pace)).sessions,
+      chat: false,
       done() {},
     }
     return new TranscriptsScan(tools, sessions)

@@ -23,8 +23,8 @@ const store = await SessionStore.open(dir, {
   maintenance: {
     everyMs: 150,
     leaseMs: 1_000,
-    budgetMs: 5,
-    pauseMs: 5,
+    budgetMs: 20,
+    pauseMs: 2,
     verifyShare: 0.2,
     // Many of these come, and most of them go.
     retention: { prefixes: { 'gone:': { maxCount: 3 } }, archives: { maxAgeMs: 3_600_000 } },
