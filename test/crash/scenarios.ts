@@ -4,7 +4,7 @@ import { isStoreError } from '../../src/errors.js'
 import type { FileBackendOptions } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
 import { attempt, type Teller } from '../simulation/ledger.js'
-import { encoded, increment, openStore } from '../simulation/store-on-disk.js'
+import { compactAll, encoded, increment, openStore } from '../simulation/store-on-disk.js'
 
 export interface Scenario {
   readonly name: string
@@ -22,6 +22,8 @@ export interface Acting {
   rotate(key: string): Promise<unknown>
   remove(key: string): Promise<unknown>
   checkpoint(): Promise<unknown>
+  /** A summary for all but the last record, then the bytes. */
+  compact(key: string): Promise<unknown>
   close(): Promise<unknown>
 }
 
@@ -33,6 +35,7 @@ export async function acting(host: Host, teller: Teller, options: Partial<FileBa
       attempt(teller, `append ${key} ${names}`, () => store.append(key, encoded(...names.split(',')), { id: options?.id })),
     rotate: (key) => attempt(teller, `rotate ${key}`, () => store.rotate(key, 'reset', {})),
     remove: (key) => attempt(teller, `delete ${key}`, () => store.delete(key, {})),
+    compact: (key) => attempt(teller, `compact ${key}`, () => compactAll(store, key)),
     checkpoint: () => attempt(teller, 'checkpoint', () => store.checkpoint()),
     async close() {
       await store.close()
@@ -102,6 +105,16 @@ export const shortScenarios: readonly Scenario[] = [
     during: async (act) => {
       await act.remove('two')
       await act.append('two', 'd')
+    },
+  },
+  {
+    name: 'a compaction and an append',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.append('one', 'd,e', { id: 'id-d' })
+      await act.compact('one')
+      await act.append('one', 'f')
     },
   },
   { name: 'closing', opened: true, before: twoSessions, during: async (act) => act.close() },

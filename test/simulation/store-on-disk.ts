@@ -2,6 +2,7 @@
 import type { Backend } from '../../src/backend.js'
 import { type FileBackendOptions, openFileBackend } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
+import { careOf } from '../backend/care.js'
 
 export const storeDirectory = '/data/store'
 
@@ -30,4 +31,15 @@ export function increment(store: Backend, key: string): Promise<number> {
 
 export function encoded(...names: string[]): { json: string }[] {
   return names.map((name) => ({ json: JSON.stringify({ name }) }))
+}
+
+/** Lets a summary stand for all records but the last, and writes the transcript anew without them. */
+export async function compactAll(store: Backend, key: string): Promise<unknown> {
+  const found = await store.summarizable(key)
+  const upTo = found?.cuts.get(found.records.length - 1)
+  if (found && upTo !== undefined && found.records.length > 1) {
+    const { sessionId, base, records } = found
+    await store.summarize(key, { sessionId, base, upTo, records: records.length - 1, text: 's' }, {})
+  }
+  return careOf(store).compactBytes(key, {})
 }
