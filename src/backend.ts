@@ -3,6 +3,8 @@ import type { RepairPlan, RepairReport } from './repair-plan.js'
 import type {
   AppendOptions,
   AppendReceipt,
+  CompactBytesOptions,
+  CompactBytesReceipt,
   Entry,
   LockStatus,
   ReadOptions,
@@ -92,6 +94,8 @@ export interface SummaryReceipt {
 
 /** Care of what is stored: each backend knows its own damage. */
 export interface MaintenancePort {
+  /** Writes a key's transcript anew without what can go; keeps the whole of the old one. */
+  compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt>
   verify(options: VerifyOptions): Promise<VerifyReport>
   planRepair(options: VerifyOptions): Promise<RepairPlan>
   repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>

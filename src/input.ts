@@ -6,6 +6,7 @@ import { StoreError } from './errors.js'
 import { retentionRules } from './maintenance/retention/rules.js'
 import type {
   AppendOptions,
+  CompactBytesOptions,
   CompactOptions,
   ReadOptions,
   StoreOptions,
@@ -62,6 +63,10 @@ const tail = z.strictObject({ compacted: z.boolean().optional() })
 const keepLastDefault = 20
 const keepLastMax = 1_000_000
 const isFunction = (value: unknown): value is (...of: never[]) => unknown => typeof value === 'function'
+const compactBytes = wait.extend({
+  minBytes: seq.min(1).optional(),
+  onProgress: z.custom<CompactBytesOptions['onProgress']>(isFunction, 'must be a function').optional(),
+})
 const compact = wait.extend({
   keepLast: z.number().int().min(0).max(keepLastMax).default(keepLastDefault),
   summarize: z.custom<CompactOptions['summarize']>(isFunction, 'must be a function'),
@@ -170,6 +175,10 @@ export function checkMaintenance(options: MaintenanceOptions | undefined): Check
 
 export function checkCompact(options: CompactOptions) {
   return checked(compact, options, 'options')
+}
+
+export function checkCompactBytes(options: CompactBytesOptions | undefined): CompactBytesOptions {
+  return options === undefined ? {} : checked(compactBytes, options, 'options')
 }
 
 export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {

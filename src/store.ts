@@ -164,6 +164,7 @@ export class SessionStore<T extends object = Fields> {
     checkKey(key)
     return new Session(key, {
       backend: this.#backend,
+      maintenance: this.#maintenance,
       recordBytesMax: this.#recordBytesMax,
       run: (work) => this.#run(work),
       assertOpen: () => this.#assertOpen(),

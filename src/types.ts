@@ -138,6 +138,72 @@ export interface RotateReceipt {
   readonly previousSessionId: string
 }
 
+export interface CompactBytesOptions extends WaitOptions {
+  /** Nothing is done when less than so many bytes can be removed. 1 or more, default 1. */
+  minBytes?: number | undefined
+  /** Bytes copied, and bytes to copy. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+export interface CompactBytesReceipt {
+  /** False when there was too little to remove; then nothing was written. */
+  readonly compacted: boolean
+  /** undefined for a key that names none. */
+  readonly sessionId: string | undefined
+  readonly bytesBefore: number
+  readonly bytesAfter: number
+  /** The first record that has stayed. */
+  readonly from: number | undefined
+  /** Name of the whole old file in `archive/`. */
+  readonly archive: string | undefined
+}
+
+/** A transcript that is not in use any more. Nothing is known of one whose header cannot be read, but for its name. */
+export interface ArchiveInfo {
+  /** Its name for `readArchive` and `restoreArchive`: the session id, and for the file before a compaction its last seq. */
+  readonly archive: string
+  /** Relative to the store. */
+  readonly file: string
+  /** The key that named it then. */
+  readonly key: string | undefined
+  readonly sessionId: string
+  /** The session that the key named before it, and the one it named next. */
+  readonly previous: string | undefined
+  readonly next: string | undefined
+  /** compacted: the session went on, without the records that a summary stands for. */
+  readonly reason: 'rotated' | 'deleted' | 'compacted' | 'unknown'
+  /** What the caller gave as the reason. */
+  readonly why: string | undefined
+  /** Epoch ms. */
+  readonly at: number | undefined
+  readonly firstSeq: number | undefined
+  readonly lastSeq: number | undefined
+  /** Records of the log, those of the store's own among them. */
+  readonly records: number | undefined
+  /** Of the transcript, uncompressed. */
+  readonly bytes: number | undefined
+  readonly compressed: boolean
+  /** Its doer died before it was in `archive/`; the next maintenance puts it there. */
+  readonly unfinished: boolean
+}
+
+export interface RestoreOptions extends WaitOptions {
+  /** The session that it becomes. No session may have that key. */
+  key: string
+  /** The caller's part of the new entry. Default none. */
+  entry?: object | undefined
+  /** Bytes copied, and bytes to copy. */
+  onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+export interface RestoreReceipt {
+  readonly key: string
+  /** A fresh one. */
+  readonly sessionId: string
+  readonly archive: string
+  readonly records: number
+}
+
 /** Who holds a lock, as read from the lock's own name. */
 export interface LockHolder {
   readonly pid: number
@@ -163,6 +229,8 @@ export interface LockStatus {
 }
 
 export interface VerifyOptions {
+  /** Looks at what a chat makes of its records, too: tool calls without a result, parents that are missing, two roots. Default false. */
+  chat?: boolean | undefined
   /** Bytes read, and bytes to read. */
   onProgress?: ((done: number, total: number) => void) | undefined
   signal?: AbortSignal | undefined

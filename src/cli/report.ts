@@ -11,6 +11,7 @@ import { withStoreToRead } from './options.js'
 type Store = SessionStore<Record<string, unknown>>
 
 export interface VerifyOptions {
+  readonly chat?: boolean
   readonly onProgress: (done: number, total: number) => void
   readonly signal: AbortSignal
 }

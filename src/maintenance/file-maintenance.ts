@@ -1,8 +1,10 @@
 /** Care of a store of files. */
 import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
+import { errnoOf, ioError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
+import { compactTranscript } from '../file/transcripts/care.js'
 import type { RepairPlan, RepairReport } from '../repair-plan.js'
-import type { VerifyOptions, VerifyReport } from '../types.js'
+import type { CompactBytesOptions, CompactBytesReceipt, VerifyOptions, VerifyReport } from '../types.js'
 import type { MaintenanceReport, RetainOptions, RetentionReport } from '../upkeep.js'
 import { Maintainer } from './leader/maintain.js'
 import { stepsOf } from './leader/steps.js'
@@ -16,6 +18,18 @@ export class FileMaintenance implements MaintenancePort {
 
   constructor(inside: Inside) {
     this.#inside = inside
+  }
+
+  async compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt> {
+    const { transcripts, metadata, vital } = this.#inside
+    vital.assertWritable()
+    const work = compactTranscript(transcripts, metadata, key, { ...options, minBytes: options.minBytes ?? 1 })
+    const done = await work.catch((error: unknown) => {
+      throw errnoOf(error) === undefined ? error : ioError(error, 'compacting a transcript', 'none')
+    })
+    if (done) return { compacted: true, ...done }
+    const sessionId = await metadata.sessionIdOf(key)
+    return { compacted: false, sessionId, bytesBefore: 0, bytesAfter: 0, from: undefined, archive: undefined }
   }
 
   verify(options: VerifyOptions): Promise<VerifyReport> {

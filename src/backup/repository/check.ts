@@ -4,6 +4,7 @@ import { StoreError } from '../../errors.js'
 import { type ChunkIndex, type Holdings, indexOf, problemOf } from './chunk-index.js'
 import { chunkOf, type PackLine } from './pack.js'
 import type { CheckOptions, CheckReport, FileRow, ObjectProblem, SnapshotCheck, SnapshotInfo } from './repository.js'
+import type { Shelf } from './shelf.js'
 import { forEachAtOnce } from './slots.js'
 import { packName, type Vault } from './vault.js'
 
@@ -11,28 +12,34 @@ const problemsMax = 1000
 const packsAtOnce = 3
 
 export interface CheckSubject {
-  readonly vault: Vault
+  readonly shelf: Shelf
   readonly holdings: Holdings
+  /** All there are. */
   readonly snapshots: readonly SnapshotInfo[]
-  /** @throws BACKUP_MISMATCH */
-  files(info: SnapshotInfo): Promise<readonly FileRow[]>
-  /** Names of the chunks of its list. */
-  listing(info: SnapshotInfo): Promise<readonly string[]>
+  /** Those to check; default all. */
+  readonly ids: readonly string[] | undefined
+  /** Copies of the repository's own description that are not what was stored. */
+  readonly damaged: readonly string[]
 }
 
 export async function checkRepository(subject: CheckSubject, options: CheckOptions): Promise<CheckReport> {
-  const { vault, holdings } = subject
+  const { holdings, ids, shelf } = subject
+  const { vault } = shelf
   if (options.deep && !vault.keyring.canReadContents)
     throw new StoreError('INVALID_OPTION', 'A deep check reads what files contain: this key does not open that.', {
       hint: 'Open the repository with its passphrase, or with an identity of one of its recipients.',
     })
-  const objects = [...holdings.problems]
+  const objects: ObjectProblem[] = subject.damaged.map((object) => ({ object, problem: 'it is missing or not what was stored' }))
+  objects.push(...holdings.problems)
   const index = indexOf(holdings, true)
   reportMissing(vault, holdings, objects)
   const { unsound, bytesRead } = options.deep ? await readPacks(vault, index, objects, options) : { unsound: new Map(), bytesRead: 0 }
   const used = new Set<string>()
   const snapshots: SnapshotCheck[] = []
-  for (const info of subject.snapshots) snapshots.push(await checkSnapshot(subject, info, index, unsound, used))
+  for (const info of subject.snapshots) {
+    const checked = await checkSnapshot(shelf, info, index, unsound, used, options.signal)
+    if (!ids || ids.includes(info.id)) snapshots.push(checked)
+  }
   return {
     ok: objects.length === 0 && snapshots.every(({ ok }) => ok),
     deep: options.deep ?? false,
@@ -106,19 +113,22 @@ async function readPack(vault: Vault, line: PackLine, unsound: Map<string, strin
 }
 
 async function checkSnapshot(
-  { files, listing }: CheckSubject,
+  shelf: Shelf,
   info: SnapshotInfo,
   index: ChunkIndex,
   unsound: Unsound,
   used: Set<string>,
+  signal: AbortSignal | undefined,
 ): Promise<SnapshotCheck> {
   const { id } = info
   const nothing = { id, ok: false, info: undefined, files: [], filesDamaged: 0 }
   if (info.unreadable !== undefined) return { ...nothing, problem: info.unreadable }
   let rows: readonly FileRow[]
   try {
-    for (const name of await listing(info)) used.add(name)
-    rows = await files(info)
+    const root = await shelf.root(id, signal)
+    if (!root) return { ...nothing, info, problem: 'it has been removed meanwhile' }
+    for (const [name] of root.listing.chunks) used.add(name)
+    rows = (await shelf.manifestOf(root, signal)).files
   } catch (error) {
     return { ...nothing, info, problem: problemOf('its list of files', error).problem }
   }

@@ -7,17 +7,20 @@ import type { Pace } from '../pace.js'
 import { retaining } from '../retention/retain.js'
 import { Sweeper } from '../sweep/sweep.js'
 import type { Step, Unit } from './round.js'
+import { VerifyStep } from './verify-step.js'
 
 /** A journal smaller than this is folded when the store is closed, or falls idle. */
 const journalBytesMin = 64 << 10
 
 export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
-  const { retention, protect } = options
+  const { retention, protect, verifyShare } = options
   const sweeper = new Sweeper(inside)
+  const verifying = new VerifyStep(inside, verifyShare)
   return [
     { name: 'sweep', wanted: true, run: (pace) => sweeper.run(pace) },
     { name: 'checkpoint', wanted: true, run: () => checkpoint(inside) },
     { name: 'retain', wanted: retention !== undefined, run: (pace) => retainStep(inside, { rules: retention!, protect }, pace) },
+    { name: 'verify', wanted: verifyShare > 0, run: (pace) => verifying.run(pace) },
   ]
 }
 

@@ -53,7 +53,7 @@ export class Sweeper {
     yield { baton: metadataBaton, status: metadataBaton.status() }
     for (const name of this.#list(`${places.locks}/transcripts`)) {
       if (!/^[0-5]\d$|^6[0-3]$/.test(name)) continue
-      const baton = transcripts.baton(Number(name))
+      const baton = transcripts.slots.baton(Number(name))
       yield { baton, status: baton.status() }
     }
   }

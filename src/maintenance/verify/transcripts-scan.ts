@@ -5,7 +5,9 @@
  *  session until the metadata say otherwise, and its transcript is moved away only after that. */
 import type { Disk } from '../../file/durable.js'
 import type { Seal } from '../../file/log/record.js'
+import type { ScanSink } from '../../file/log/scan.js'
 import type { Finding } from '../../findings.js'
+import { ChatFindings } from './chat-findings.js'
 import { isSessionId, type NamedSession, type NamedSessions } from './entries.js'
 import { type LogScanOptions, type ScannedLog, scanFile } from './log-scan.js'
 import { findingOf, findingSaying, type Report } from './report.js'
@@ -16,6 +18,8 @@ export interface TranscriptsScanTools {
   readonly directory: string
   readonly report: Report
   readonly scanning: LogScanOptions
+  /** Looks at the conversations, too. */
+  readonly chat: boolean
   sleep(ms: number): Promise<void>
   /** What the keys name by now; undefined when that cannot be told. */
   namedNow(): Promise<NamedSessions | undefined>
@@ -52,10 +56,13 @@ export class TranscriptsScan {
     const named = this.#bySession?.get(sessionId)
     const about = { file, sessionId, key: named?.key }
     const { mark } = named ?? {}
+    const chat = this.#tools.chat ? new ChatFindings() : undefined
     let crc: number | undefined
-    const sink = mark && {
-      record(at: { readonly seq: number; readonly crc: number }) {
-        if (at.seq === mark.seq) crc = at.crc
+    const sink: ScanSink = {
+      ...chat?.sink,
+      record(at, bytes, start, end, line) {
+        if (at.seq === mark?.seq) crc = at.crc
+        chat?.sink.record?.(at, bytes, start, end, line)
       },
     }
     const log = await scanFile(disk, `${directory}/${name}`, about, { ...scanning, sink })
@@ -71,6 +78,7 @@ export class TranscriptsScan {
     const shrunk = mark && shrinkage(about, log, mark, crc)
     if (shrunk) report.find(shrunk)
     if (log.header && log.header.sessionId !== sessionId) report.find(misplaced(about, log))
+    for (const finding of chat?.findings(about, log) ?? []) report.find(finding)
     if (log.seal) this.#closed.set(sessionId, log.seal)
     else if (!named) this.#strangers.set(sessionId, log)
   }

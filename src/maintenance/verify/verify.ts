@@ -45,6 +45,7 @@ class Verification {
   #report = new Report()
   #scanning: LogScanOptions
   #onProgress: VerifyOptions['onProgress']
+  #chat: boolean
   #breath = newBreath()
   #done = 0
   #total = 0
@@ -54,6 +55,7 @@ class Verification {
     this.#places = places
     this.#disk = host.disk
     this.#onProgress = options.onProgress
+    this.#chat = options.chat ?? false
     this.#scanning = {
       tag,
       signal: options.signal,
@@ -104,6 +106,7 @@ class Verification {
     const directory = this.#places.transcripts
     const tools = {
       ...this.#tools(directory),
+      chat: this.#chat,
       sleep: (ms: number) => this.#host.clock.sleep(ms),
       namedNow: async () => (await scanMetadata(this.#disk, this.#places, current, this.#scanning)).sessions,
     }

@@ -1,0 +1,131 @@
+import fs from 'node:fs'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { SessionStore } from '../../src/index.js'
+import { holdfast, jsonLines, scratch, start } from './run.js'
+
+const place = scratch()
+const store = place.path('store')
+const target = place.path('target')
+
+async function append(key: string, ...records: object[]): Promise<void> {
+  const opened = await SessionStore.open(store)
+  for (const record of records) await opened.session(key).append(record)
+  await opened.close()
+}
+
+beforeAll(async () => {
+  await append('agent:main:main', { n: 1 }, { n: 2 }, { n: 3 })
+  await append('agent:main:other', { n: 1 })
+})
+afterAll(() => place.remove())
+
+const backup = (...args: string[]) => holdfast(['backup', ...args, '--to', target])
+
+describe('backup', () => {
+  test('docs/cli.md names every option of every help, and each help has examples and exit codes', async () => {
+    const section = fs
+      .readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8')
+      .split(/^## /m)
+      .find((part) => part.startsWith('backup\n'))!
+    const { stdout } = await holdfast(['backup', '--help'])
+    const names = [...stdout.matchAll(/^ {2}(\w+) /gm)].map(([, name]) => name!).filter((name) => name !== 'help')
+    expect(names).toHaveLength(10)
+    const helps = await Promise.all(names.map((name) => holdfast(['backup', name, '--help'])))
+    for (const [n, help] of helps.entries()) {
+      expect(help.stdout).toContain(`$ holdfast backup ${names[n]}`)
+      expect(help.stdout).toContain('Exit codes: 0 ')
+      expect(section).toContain(`holdfast backup ${names[n]} `)
+      for (const [, option] of help.stdout.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gm))
+        if (!['--json', '--help'].includes(option!)) expect(section).toContain(option)
+    }
+  })
+
+  test('init wants to be told about encryption, create wants a repository', async () => {
+    expect(await backup('init')).toMatchObject({ code: 2, stderr: expect.stringContaining('--no-encryption') })
+    expect(await backup('create', '--store', store)).toMatchObject({ code: 2, stderr: expect.stringContaining('NOT_FOUND') })
+    expect(await backup('init', '--no-encryption')).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^ok\trepository [0-9a-f]+, not/),
+    })
+  })
+
+  test('create, list, check and restore go together', async () => {
+    const workspace = place.path('workspace')
+    fs.mkdirSync(workspace)
+    fs.writeFileSync(path.join(workspace, 'MEMORY.md'), '# Memory')
+    const created = await backup('create', '--store', store, '--include', workspace)
+    expect(created).toMatchObject({ code: 0, stderr: '', stdout: expect.stringMatching(/^ok\tsnapshot \S+: 2 sessions, /) })
+    const [listed] = jsonLines<{ id: string; sessions: number }>((await backup('list', '--json')).stdout)
+    expect(listed).toMatchObject({ damaged: false, source: [store, workspace] })
+    expect((await backup('list', 'latest')).stdout).toContain('included/workspace/MEMORY.md')
+    expect(await backup('check')).toMatchObject({ code: 0, stdout: expect.stringContaining('--deep reads every byte') })
+    const deep = await backup('check', '--deep', '--json')
+    expect(deep.code).toBe(0)
+    expect(jsonLines(deep.stdout)[0]).toMatchObject({ ok: true, deep: true, contents: { logs: 2, problems: [] } })
+    const into = place.path('restored')
+    const restored = await backup('restore', 'good', '--into', into)
+    expect(restored).toMatchObject({ code: 0, stdout: expect.stringMatching(/^ok\t.*restored: 2 sessions/) })
+    expect(restored.stdout).toContain(`next\tholdfast verify --store ${into}`)
+    expect((await holdfast(['tail', 'agent:main:main', '--store', into, '--json'])).stdout.trimEnd().split('\n')).toHaveLength(3)
+    expect(await backup('restore', listed!.id.slice(0, -1), '--into', place.path('w'), '--included', 'workspace')).toMatchObject({
+      code: 0,
+    })
+    expect(fs.readFileSync(place.path('w', 'MEMORY.md'), 'utf8')).toBe('# Memory')
+    expect(await backup('restore', 'good', '--into', into)).toMatchObject({ code: 2, stderr: expect.stringContaining('not empty') })
+  })
+
+  test('compare and status tell a shrunken transcript by their exit code', async () => {
+    expect(await backup('compare', 'good', '--store', store)).toMatchObject({ code: 0 })
+    expect(await backup('status', '--every', '1h')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('ok\tthe last good snapshot is'),
+    })
+    const [name] = fs.readdirSync(path.join(store, 'transcripts')).sort()
+    const file = path.join(store, 'transcripts', name!)
+    const whole = fs.readFileSync(file, 'utf8')
+    fs.writeFileSync(file, `${whole.split('\n').slice(0, 3).join('\n')}\n`)
+    const compared = await backup('compare', 'good', '--store', store)
+    expect(compared).toMatchObject({ code: 1, stdout: expect.stringContaining('shrunk\tagent:main:main') })
+    expect(compared.stdout).toContain('seq 3 was\t{"n":3}')
+    expect(await backup('create', '--store', store)).toMatchObject({ code: 1, stdout: expect.stringContaining('alarm\t') })
+    expect(await backup('status', '--every', '1h')).toMatchObject({ code: 1, stdout: expect.stringContaining('damage\t') })
+    fs.writeFileSync(file, whole)
+    expect(await backup('create', '--store', store)).toMatchObject({ code: 0 })
+    expect(await backup('status', '--every', '1h')).toMatchObject({ code: 0 })
+  })
+
+  test('forget and prune say what they would do, then do it', async () => {
+    const dry = await backup('forget', '--keep-last', '1', '--keep-damaged', '0', '--dry-run')
+    expect(dry).toMatchObject({ code: 0, stdout: expect.stringContaining('would forget\t') })
+    expect(await backup('forget', '--keep-last', '1', '--keep-damaged', '0')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('forgotten\t'),
+    })
+    expect(jsonLines((await backup('list', '--json')).stdout)).toHaveLength(1)
+    expect(await backup('prune')).toMatchObject({ code: 0, stdout: expect.stringMatching(/^ok\t\d+ packs? removed/m) })
+    expect(await backup('check', '--deep')).toMatchObject({ code: 0 })
+  })
+
+  test('watch takes one after another, tells its status, lives through an outage of the target, and ends on Ctrl-C', async () => {
+    const status = place.path('status.json')
+    const watching = start(['backup', 'watch', '--every', '1s', '--store', store, '--to', target, '--status', status, '--keep-last', '5'])
+    await watching.until(/(ok\tsnapshot[\s\S]*){2}/)
+    fs.renameSync(target, `${target}.away`)
+    await expect.poll(() => JSON.parse(fs.readFileSync(status, 'utf8')).failure?.times, { timeout: 10_000 }).toBeGreaterThan(0)
+    fs.renameSync(`${target}.away`, target)
+    expect(await holdfast(['backup', 'status', '--status', status])).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('failure\t'),
+    })
+    watching.child.kill('SIGINT')
+    expect(await watching.ended).toMatchObject({ code: 130 })
+    expect(JSON.parse(fs.readFileSync(status, 'utf8'))).toMatchObject({ state: 'stopped', lastGood: { id: expect.any(String) } })
+    const old = { ...JSON.parse(fs.readFileSync(status, 'utf8')), lastGood: { id: 'x', at: Date.now() - 86_400_000 } }
+    fs.writeFileSync(status, JSON.stringify(old))
+    expect(await holdfast(['backup', 'status', '--status', status])).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('overdue\t'),
+    })
+  })
+})
