@@ -42,8 +42,9 @@ export function assemble(salvage: Salvage, about: About, prefixCrc: (bytes: numb
   const parts: Run[] = []
   for (const run of salvage.runs.filter((it) => it !== main).sort((a, b) => a.first - b.first || a.byte - b.byte)) {
     preferPart(path, parts, run, main)
-    if (!place(path, parts, run, salvage.gaps, main) && !run.whole) parts.push(run)
+    if (!place(path, parts, run, salvage.gaps, main)) parts.push(run)
   }
+  for (const part of parts) fillGap(path, part)
   dropUnfinished(path, salvage.gaps, about)
   return withNumbers(path, main?.header, salvage, about, prefixCrc)
 }
@@ -84,6 +85,8 @@ function place(path: Run[], parts: Run[], run: Run, gaps: readonly Gap[], main: 
       path.push(run)
       return true
     }
+    // The same records once more.
+    if (run.last <= last.last && last.crcOf(run.last) === run.crc) return true
     const linked = isLinked(run, last)
     if (linked && run.first === last.last + 1) return path.push(run) > 0
     // From here on two cannot both have been in the log.
@@ -91,7 +94,7 @@ function place(path: Run[], parts: Run[], run: Run, gaps: readonly Gap[], main: 
       // Where nothing says which of the two it was, both are whole, and there is a place for each, both stay.
       return run.first > last.last && run.whole && path.push(run) > 0
     }
-    if (!last.whole && last.lastBatch.seq <= last.first) parts.push(last)
+    if (last.lastBatch.seq <= last.first) parts.push(last)
     if (!cutLastBatch(path, main)) return false
   }
 }
@@ -128,9 +131,16 @@ function outweighs(run: Run, last: Run, linked: boolean, gaps: readonly Gap[]): 
   if (run.batches > 1) return true
   if (!run.whole) return false
   // Neither was continued. Of two that continue the same, the first in the file is in the log.
-  if (linked) return run.byte < last.lastBatch.byte
+  if (linked) return run.first === last.lastBatch.seq && run.byte < last.lastBatch.byte
   // What stood before the other, and is broken, was what this one continues.
   return gaps.some(({ start, altered }) => altered > 0 && start < last.lastBatch.byte && start >= endBefore(last))
+}
+
+/** What is whole, and contradicts nothing that is there, has its place where nothing else has. */
+function fillGap(path: Run[], part: Run): void {
+  const at = path.findIndex(({ first }) => first > part.last)
+  if (at < 0 || path.includes(part) || part.header) return
+  if (part.first > (path[at - 1]?.last ?? part.first - 1)) path.splice(at, 0, part)
 }
 
 /** Where the last run's records before its last batch end. */
@@ -216,7 +226,7 @@ function foreignPart(
   if (header && !named) return none
   const places = named?.lines ?? (first ? first.first - 2 : salvage.foreign.length)
   // Without a header only their number says that they are the lines that it named.
-  if (salvage.foreign.length > places || (!named && salvage.foreign.length !== places)) return none
+  if (salvage.foreign.length > places || (!named && (salvage.foreign.length !== places || salvage.foreign[0]?.start !== 0))) return none
   if (places === 0) return none
   const lines = salvage.foreign.flatMap(({ start, end, sound }, at) => (sound ? [[start, end, at + 1] as const] : []))
   return { prefix: 0, lines, upTo: places, headerSeq: 0 }
