@@ -18,7 +18,8 @@ export interface S3Server {
 }
 
 export async function startS3Server(directory: string): Promise<S3Server> {
-  const child: ChildProcess = spawn(process.execPath, ['-e', program, directory], {
+  // It enciphers the tokens of its listings with DES.
+  const child: ChildProcess = spawn(process.execPath, ['--openssl-legacy-provider', '-e', program, directory], {
     cwd: join(import.meta.dirname, '../../..'),
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   })
