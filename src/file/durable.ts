@@ -19,6 +19,12 @@ export interface FileStat {
   readonly kind: 'file' | 'directory' | 'symlink' | 'other'
 }
 
+/** Whether a name still stands for the very file that it stood for, unchanged. */
+export function isUntouched(now: FileStat | undefined, then: FileStat | undefined): boolean {
+  if (!now || !then) return false
+  return now.ino === then.ino && now.dev === then.dev && now.size === then.size && now.ctimeMs === then.ctimeMs
+}
+
 /** append: O_APPEND, created where missing, readable · appendExisting: the same, ENOENT where missing · create: O_EXCL · read: read only.
  *  None follows a symbolic link in the last step. */
 export type OpenFlags = 'append' | 'appendExisting' | 'create' | 'read'

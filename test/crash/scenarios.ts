@@ -4,7 +4,7 @@ import { isStoreError } from '../../src/errors.js'
 import type { FileBackendOptions } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
 import { attempt, type Teller } from '../simulation/ledger.js'
-import { compactAll, encoded, increment, openStore } from '../simulation/store-on-disk.js'
+import { compactAll, encoded, increment, openStore, writeMarks } from '../simulation/store-on-disk.js'
 
 export interface Scenario {
   readonly name: string
@@ -24,6 +24,7 @@ export interface Acting {
   checkpoint(): Promise<unknown>
   /** A summary for all but the last record, then the bytes. */
   compact(key: string): Promise<unknown>
+  marks(): Promise<unknown>
   close(): Promise<unknown>
 }
 
@@ -37,6 +38,7 @@ export async function acting(host: Host, teller: Teller, options: Partial<FileBa
     remove: (key) => attempt(teller, `delete ${key}`, () => store.delete(key, {})),
     compact: (key) => attempt(teller, `compact ${key}`, () => compactAll(store, key)),
     checkpoint: () => attempt(teller, 'checkpoint', () => store.checkpoint()),
+    marks: () => attempt(teller, 'marks', () => writeMarks(store)),
     async close() {
       await store.close()
       store = await openedAtLast(host, options)
@@ -108,6 +110,19 @@ export const shortScenarios: readonly Scenario[] = [
     },
   },
   {
+    name: 'marks among appends',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      const appending = [act.append('one', 'd'), act.append('three', 'e')]
+      // They have landed by then, and are not on the disk yet.
+      for (let turn = 0; turn < 20; turn++) await Promise.resolve()
+      await Promise.all([act.marks(), ...appending])
+      await Promise.all([act.marks(), act.append('three', 'f'), act.rotate('one')])
+      await act.marks()
+    },
+  },
+  {
     name: 'a compaction and an append',
     opened: true,
     before: twoSessions,
@@ -126,6 +141,7 @@ export async function morning(act: Acting): Promise<void> {
   await Promise.all([act.append('three', 'd'), act.append('three', 'e,f', { id: 'id-e' }), act.count('three'), act.count('one')])
   await act.checkpoint()
   await act.append('one', 'g')
+  await act.marks()
   await act.count('one')
   await act.rotate('one')
   await Promise.all([act.append('one', 'h,i'), act.count('three'), act.append('two', 'j')])

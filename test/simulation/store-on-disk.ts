@@ -1,6 +1,6 @@
 /** The real store on a simulated machine. */
 import type { Backend } from '../../src/backend.js'
-import { type FileBackendOptions, openFileBackend } from '../../src/file/backend.js'
+import { type FileBackend, type FileBackendOptions, openFileBackend } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
 import { careOf } from '../backend/care.js'
 
@@ -27,6 +27,11 @@ export function increment(store: Backend, key: string): Promise<number> {
     return count
   }
   return store.commitMetadata(add, {})
+}
+
+/** Writes high-water marks now, as a round in the background would. */
+export function writeMarks(store: Backend): Promise<void> {
+  return (store as FileBackend).inside.transcripts.marks.flush({})
 }
 
 export function encoded(...names: string[]): { json: string }[] {

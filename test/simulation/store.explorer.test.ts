@@ -10,7 +10,7 @@ import type { Program, SimulatedProcess } from './machine.js'
 import { processDisk } from './process-disk.js'
 import { SimulatedDisk } from './simulated-disk.js'
 import { simulatedHost } from './simulated-host.js'
-import { encoded, increment, openStore } from './store-on-disk.js'
+import { encoded, increment, openStore, writeMarks } from './store-on-disk.js'
 
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
 if (soak) vi.setConfig({ testTimeout: 3_600_000 })
@@ -32,6 +32,7 @@ const appending =
 const rotating: Part = (store, process) => attempt(process, 'rotate shared', () => store.rotate('shared', 'reset', {}))
 const deleting: Part = (store, process) => attempt(process, 'delete shared', () => store.delete('shared', {}))
 const compacting: Part = (store, process) => attempt(process, 'compact shared', () => careOf(store).compactBytes('shared', {}))
+const marking: Part = (store, process) => attempt(process, 'marks', () => writeMarks(store))
 const checkpointing: Part = (store, process) => attempt(process, 'checkpoint', () => store.checkpoint())
 
 /** Looks twice: what it sees the second time may not be older. */
@@ -73,6 +74,8 @@ async function madeStore(prepare?: (store: Backend) => Promise<unknown>): Promis
 }
 
 async function assertBorneOutAtTheEnd({ disk, facts }: End, before: readonly Deed[]): Promise<void> {
+  const alarm = facts.find(({ fact }) => /^(not|unsure) .*_CORRUPT/.test(fact))
+  if (alarm) throw new Error(`damage was told where there is none: ${alarm.fact}`)
   const host = simulatedHost(processDisk(disk, lastPid), { pid: lastPid })
   const found = await census(host, true)
   assertBorneOut([...before, ...deedsOf(facts)], found)
@@ -159,6 +162,25 @@ describe('whatever the order of their system calls', () => {
   ])('a first append meets a %s: it lands where it is found again', async (_, closing) => {
     const disk = await madeStore((store) => increment(store, 'shared'))
     await explored(disk, [program(appending('a')), program(closing)])
+  })
+
+  test.each<[what: string, part: Part]>([
+    ['an append', appending('b')],
+    ['a rotation', rotating],
+  ])('marks meet %s: a sound transcript is never taken for a damaged one (F29)', async (_, part) => {
+    await explored(await written(), [program(appending('a'), marking), program(part)], earlier)
+  })
+
+  test.each<[what: string, part: Part, disk: () => Promise<SimulatedDisk>]>([
+    ['its rotation', rotating, written],
+    ['its compaction', compacting, summarized],
+  ])('a reader of a marked session meets %s: what has been archived is not missing (F29)', async (_, part, made) => {
+    const looking: Part = async (store) => {
+      for (let look = 0; look < 2; look++) for await (const _ of store.read('shared', {}));
+      await store.tail('shared', 1)
+    }
+    const more = { bounds: { ...bounds(), ...(soak ? {} : { runsMax: 500 }) } }
+    await explored(await made(), [program(appending('a'), part, marking), program(looking, appending('b'))], earlier, more, soak ? 1 : 0)
   })
 
   test.each<[string, ...Part[]]>([

@@ -6,15 +6,16 @@
 import { StoreError } from '../../errors.js'
 import type { Entry, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
-import type { FileStat } from '../durable.js'
+import { type FileStat, isUntouched } from '../durable.js'
 import type { Host } from '../host.js'
 import { type CommitterOptions, type Job, type LogOwner, Preparation } from '../job.js'
 import type { About, Baton, Held } from '../lock/baton.js'
 import type { LogFile, LogPlace } from '../log/log-file.js'
 import type { Vital } from '../vital.js'
-import { type Cells, entryOf } from './cells.js'
+import { type Cell, type Cells, entryOf, markOf } from './cells.js'
 import { Checkpoint, type Folding, type MetadataPlaces } from './checkpoint.js'
 import { encodeOp, Journal } from './journal.js'
+import type { HighWaterMark } from './mark.js'
 import { loadPair } from './pair.js'
 import { aboutOf, type Change, MutatorView, Overlay, type ViewTools } from './view.js'
 
@@ -84,6 +85,12 @@ export class Metadata implements LogOwner {
     return cell && entryOf(cell).sessionId
   }
 
+  /** How far the transcript of that session is known to be on the disk, as last looked at. */
+  lastKnownMark(key: string, sessionId: string): HighWaterMark | undefined {
+    const cell = this.#cells.get(key)
+    return cell && entryOf(cell).sessionId === sessionId ? markOf(cell) : undefined
+  }
+
   /** Whether the key names this session still; undefined when that takes loading. Asks the journal alone: it is what names sessions. */
   names(key: string, sessionId: string): boolean | undefined {
     try {
@@ -101,7 +108,6 @@ export class Metadata implements LogOwner {
   async sessionIdOf(key: string): Promise<string | undefined> {
     return (await this.get(key))?.sessionId
   }
-
   async cells(): Promise<Cells> {
     await this.#fresh()
     return new Map(this.#cells)
@@ -140,16 +146,7 @@ export class Metadata implements LogOwner {
   }
 
   #snapshotUntouched(): boolean {
-    const now = this.#host.disk.stat(this.#places.snapshot)
-    const then = this.#snapshot
-    return (
-      now !== undefined &&
-      then !== undefined &&
-      now.ino === then.ino &&
-      now.size === then.size &&
-      now.ctimeMs === then.ctimeMs &&
-      now.dev === then.dev
-    )
+    return isUntouched(this.#host.disk.stat(this.#places.snapshot), this.#snapshot)
   }
 
   #followReplaced(old: LogFile): LogFile {
@@ -237,23 +234,26 @@ export class Metadata implements LogOwner {
     return this.#committer.submit(job, wait)
   }
 
-  /** Commits one change of the store's own making; `decide` may find that there is none to make. */
-  commitChange(decide: (get: (key: string) => Entry | undefined) => Change | undefined, wait: WaitOptions): Promise<void> {
-    let change: Change | undefined
+  /** Commits changes of the store's own making; `decide` may find that there are none to make.
+   *  @param background  nobody has asked for it: it is not told as a commit, and not waited for until it is on the disk */
+  commitOwn(
+    decide: (cellOf: (key: string) => Cell | undefined) => readonly Change[],
+    wait: WaitOptions,
+    background = false,
+  ): Promise<void> {
+    let changes: readonly Change[] = []
     const job: Job<void> = {
+      background,
+      relaxed: () => background,
       get about() {
-        return change ? aboutOf(change) : {}
+        return changes[0] && !background ? aboutOf(changes[0]) : {}
       },
       run: () => {
-        change = decide((key) => {
-          const cell = this.#batch.get(key)
-          return cell && entryOf(cell)
-        })
-        if (!change) return []
-        this.#batch.changes.set(change.key, change)
-        return [encodeOp(change)]
+        changes = decide((key) => this.#batch.get(key))
+        for (const change of changes) this.#batch.changes.set(change.key, change)
+        return changes.map(encodeOp)
       },
-      applied: () => change && this.#take([change]),
+      applied: () => this.#take(changes),
       result: () => undefined,
     }
     return this.#committer.submit(job, wait)

@@ -17,6 +17,7 @@ import { Preparation } from '../job.js'
 import type { Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { encodeLine, type Header, type Seal, systemBody } from '../log/record.js'
+import { type Cell, entryOf } from '../metadata/cells.js'
 import type { Metadata } from '../metadata/metadata.js'
 import type { Change } from '../metadata/view.js'
 import { replaceFile } from '../stage.js'
@@ -111,7 +112,10 @@ function openedAsIs<W extends string>(
 ): LogFile | undefined | 'changed' {
   const there = host.disk.stat(transcript.place.path)
   if (there?.size !== bytes) return 'changed'
-  if (!there) return undefined
+  if (!there) {
+    transcript.assertNotMissing()
+    return undefined
+  }
   const log = transcript.refresh()
   return log.size === bytes ? log : 'changed'
 }
@@ -129,16 +133,17 @@ async function dropKey<W extends string>(
   { key, sessionId, revision, refuses }: Retirement<W>,
 ): Promise<Retired<W> | undefined> {
   let refusal: Retired<W> | undefined
-  const decide = (get: (key: string) => Entry | undefined): Change | undefined => {
-    const entry = get(key)
+  const decide = (cellOf: (key: string) => Cell | undefined): Change[] => {
+    const cell = cellOf(key)
+    const entry = cell && entryOf(cell)
     // Compared whole: a session id that begins like another's is another.
     if (entry?.sessionId !== sessionId || entry.revision !== revision) refusal = 'changed'
     else refusal = refuses(entry)
     // Last: were the transcript's lock lost meanwhile, its next holder may have written.
     if (refusal === undefined && (log ? log.refresh() !== 'current' : host.disk.stat(transcript.place.path))) refusal = 'changed'
-    return refusal === undefined ? { key, cell: undefined, json: '', dropped: sessionId } : undefined
+    return refusal === undefined ? [{ key, cell: undefined, json: '', dropped: sessionId }] : []
   }
-  await metadata.commitChange(decide, { waitMs: metadataWaitMs })
+  await metadata.commitOwn(decide, { waitMs: metadataWaitMs })
   return refusal
 }
 

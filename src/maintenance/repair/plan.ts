@@ -1,5 +1,4 @@
 /** From what verify finds to what is to be done about it. Reads, and changes nothing. */
-import { crc32 } from 'node:zlib'
 import type { Inside } from '../../file/backend.js'
 import { entryOf } from '../../file/metadata/cells.js'
 import type { Finding } from '../../findings.js'
@@ -96,9 +95,4 @@ export function aboutLog({ host, places }: Inside, file: string, owners: Owners)
     knownHeader: undefined,
     hasEarlier: archived.some((name) => name.startsWith(`${sessionId}.`) && /^\.\d+\.jsonl(?:\.gz)?$/.test(name.slice(sessionId.length))),
   }
-}
-
-/** Which of the transcripts' locks guards a session. */
-export function slotOf(sessionId: string): number {
-  return crc32(sessionId) % 64
 }

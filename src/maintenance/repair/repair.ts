@@ -7,7 +7,6 @@ import type { ActionReport, RepairAction, RepairPlan, RepairReport } from '../..
 import { readFormat, repairFormat } from './format-repair.js'
 import { repairLog } from './log-repair.js'
 import { repairMetadata } from './metadata-repair.js'
-import { slotOf } from './plan.js'
 import { assertPlan } from './plan-schema.js'
 
 export interface ApplyOptions {
@@ -84,7 +83,7 @@ function siteOf({ host, places, options, counters, tag, transcripts }: Inside, {
     path: `${places.store}/${file}`,
     directory: archived ? places.archive : places.transcripts,
     quarantine: places.quarantine,
-    baton: transcripts.baton(slotOf(sessionId ?? '')),
+    baton: transcripts.slots.of(sessionId ?? ''),
     waitMs: options.waitMs,
     atRest: archived,
   }
