@@ -6,6 +6,8 @@ import type { Inside } from '../../file/backend.js'
 import type { Pace } from '../pace.js'
 import { retaining } from '../retention/retain.js'
 import { Sweeper } from '../sweep/sweep.js'
+import { CompactStep } from './compact-step.js'
+import { FinishStep } from './finish-step.js'
 import type { Step, Unit } from './round.js'
 import { VerifyStep } from './verify-step.js'
 
@@ -13,12 +15,16 @@ import { VerifyStep } from './verify-step.js'
 const journalBytesMin = 64 << 10
 
 export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
-  const { retention, protect, verifyShare } = options
+  const { retention, protect, verifyShare, compactBytes } = options
   const sweeper = new Sweeper(inside)
+  const finishing = new FinishStep(inside)
+  const compacting = new CompactStep(inside, compactBytes ?? {})
   const verifying = new VerifyStep(inside, verifyShare)
   return [
+    { name: 'finish', wanted: true, run: (pace) => finishing.run(pace) },
     { name: 'sweep', wanted: true, run: (pace) => sweeper.run(pace) },
     { name: 'checkpoint', wanted: true, run: () => checkpoint(inside) },
+    { name: 'compact', wanted: compactBytes !== undefined, run: (pace) => compacting.run(pace) },
     { name: 'retain', wanted: retention !== undefined, run: (pace) => retainStep(inside, { rules: retention!, protect }, pace) },
     { name: 'verify', wanted: verifyShare > 0, run: (pace) => verifying.run(pace) },
   ]
