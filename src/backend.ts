@@ -1,10 +1,9 @@
+import type { CompactBytesOptions, CompactBytesReceipt } from './archives.js'
 import type { StoreError } from './errors.js'
 import type { RepairPlan, RepairReport } from './repair-plan.js'
 import type {
   AppendOptions,
   AppendReceipt,
-  CompactBytesOptions,
-  CompactBytesReceipt,
   Entry,
   LockStatus,
   ReadOptions,

@@ -1,20 +1,11 @@
 /** What callers hand in, checked before anything else happens. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
+import type { CompactBytesOptions, CompactOptions } from './archives.js'
 import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
 import { retentionRules } from './maintenance/retention/rules.js'
-import type {
-  AppendOptions,
-  CompactBytesOptions,
-  CompactOptions,
-  ReadOptions,
-  StoreOptions,
-  TailOptions,
-  TurnOptions,
-  TurnsOptions,
-  WaitOptions,
-} from './types.js'
+import type { AppendOptions, ReadOptions, StoreOptions, TailOptions, TurnOptions, TurnsOptions, WaitOptions } from './types.js'
 import type { MaintenanceOptions, RetainOptions } from './upkeep.js'
 
 export const keyCharactersMax = 512

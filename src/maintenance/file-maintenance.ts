@@ -1,10 +1,12 @@
 /** Care of a store of files. */
+
+import type { CompactBytesOptions, CompactBytesReceipt } from '../archives.js'
 import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
 import { errnoOf, ioError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
 import { compactTranscript } from '../file/transcripts/care.js'
 import type { RepairPlan, RepairReport } from '../repair-plan.js'
-import type { CompactBytesOptions, CompactBytesReceipt, VerifyOptions, VerifyReport } from '../types.js'
+import type { VerifyOptions, VerifyReport } from '../types.js'
 import type { MaintenanceReport, RetainOptions, RetentionReport } from '../upkeep.js'
 import { Maintainer } from './leader/maintain.js'
 import { stepsOf } from './leader/steps.js'
