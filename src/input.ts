@@ -1,7 +1,7 @@
 /** What callers hand in, checked before anything else happens. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
-import type { CompactBytesOptions, CompactOptions } from './archives.js'
+import type { CompactBytesOptions, CompactOptions, RestoreOptions } from './archives.js'
 import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
 import { retentionRules } from './maintenance/retention/rules.js'
@@ -57,6 +57,11 @@ const isFunction = (value: unknown): value is (...of: never[]) => unknown => typ
 const compactBytes = wait.extend({
   minBytes: seq.min(1).optional(),
   onProgress: z.custom<CompactBytesOptions['onProgress']>(isFunction, 'must be a function').optional(),
+})
+const restore = wait.extend({
+  key: z.string(),
+  entry: z.custom<object>((value) => typeof value === 'object' && value !== null && !Array.isArray(value), 'must be an object').optional(),
+  onProgress: z.custom<RestoreOptions['onProgress']>(isFunction, 'must be a function').optional(),
 })
 const compact = wait.extend({
   keepLast: z.number().int().min(0).max(keepLastMax).default(keepLastDefault),
@@ -170,6 +175,12 @@ export function checkCompact(options: CompactOptions) {
 
 export function checkCompactBytes(options: CompactBytesOptions | undefined): CompactBytesOptions {
   return options === undefined ? {} : checked(compactBytes, options, 'options')
+}
+
+export function checkRestore(options: RestoreOptions): RestoreOptions {
+  const of = checked(restore, options, 'options')
+  checkKey(of.key)
+  return of
 }
 
 export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {

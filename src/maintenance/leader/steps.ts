@@ -3,6 +3,8 @@
 
 import type { CheckedMaintenance } from '../../backend.js'
 import type { Inside } from '../../file/backend.js'
+import { compressArchives } from '../archive/compress.js'
+import { Leftovers } from '../archive/leftovers.js'
 import type { Pace } from '../pace.js'
 import { retaining } from '../retention/retain.js'
 import { Sweeper } from '../sweep/sweep.js'
@@ -15,13 +17,34 @@ const journalBytesMin = 64 << 10
 export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
   const { retention, protect, verifyShare } = options
   const sweeper = new Sweeper(inside)
+  const leftovers = new Leftovers(inside)
   const verifying = new VerifyStep(inside, verifyShare)
   return [
     { name: 'sweep', wanted: true, run: (pace) => sweeper.run(pace) },
+    { name: 'finish', wanted: true, run: (pace) => finishStep(leftovers, pace) },
     { name: 'checkpoint', wanted: true, run: () => checkpoint(inside) },
     { name: 'retain', wanted: retention !== undefined, run: (pace) => retainStep(inside, { rules: retention!, protect }, pace) },
+    { name: 'compress', wanted: true, run: (pace) => compressStep(inside, pace) },
     { name: 'verify', wanted: verifyShare > 0, run: (pace) => verifying.run(pace) },
   ]
+}
+
+/** What somebody died over, and nobody uses. */
+async function* finishStep(leftovers: Leftovers, pace: Pace): AsyncGenerator<Unit> {
+  for await (const { key, sessionId, what } of leftovers.run(pace)) yield { outcome: `finished-${what}`, key, sessionId }
+}
+
+async function* compressStep(inside: Inside, pace: Pace): AsyncGenerator<Unit> {
+  for await (const { file, outcome, bytes, packedBytes } of compressArchives(inside, pace.signal)) {
+    yield {
+      outcome,
+      file,
+      bytes,
+      text: outcome === 'compressed' ? `${packedBytes} bytes by now` : undefined,
+      damage: outcome === 'damaged',
+    }
+    await pace.breathe()
+  }
 }
 
 /** When there is enough in the journal that the next open would notice. */

@@ -5,6 +5,8 @@ import type { Holder } from '../../file/lock/staleness.js'
 export type Leftover =
   /** A lock that was just being made: a directory with at most one empty one in it. */
   | { readonly kind: 'making'; readonly holder: Holder }
+  /** A copy that was to take a transcript's place. */
+  | { readonly kind: 'prepared'; readonly holder: Holder }
   /** A place in line for a lock. */
   | { readonly kind: 'ticket'; readonly holder: Holder }
   /** A file that was written beside its target, to be renamed over it. Its name does not say whose. */
@@ -14,11 +16,19 @@ const uuid = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 /** Of `writeWholeFile`, with what write-file-atomic adds while it writes. */
 const partPattern = new RegExp(`^(${uuid}(?:\\.\\d{1,16})?\\.(?:json|jsonl\\.gz)|note\\.json)\\.part-[0-9a-f]{16}(?:\\.\\d{1,10})?$`)
 
+const preparedPattern = new RegExp(`^${uuid}\\.new-`)
+
 /** In a directory of locks. */
 export function makingOf(name: string): Leftover | undefined {
   const at = name.lastIndexOf('.new-')
   const holder = at > 0 ? parseMaker(name.slice(at + 1)) : undefined
   return holder && { kind: 'making', holder }
+}
+
+/** In `locks/prepared`: a file that was to take another's place, `<session id>.new-<maker>`. */
+export function preparedOf(name: string): Leftover | undefined {
+  const holder = preparedPattern.test(name) ? parseMaker(name.slice(37)) : undefined
+  return holder && { kind: 'prepared', holder }
 }
 
 /** In the queue of a lock. */
