@@ -27,14 +27,15 @@ export interface Compressed {
   readonly packedBytes: number
 }
 
-/** Packs one archive after another, and tells of each. Safe to be stopped between any two, and for two at once. */
-export async function* compressArchives(inside: Inside, signal?: AbortSignal): AsyncGenerator<Compressed> {
+/** Packs one archive after another, and tells of each. Safe to be stopped between any two, and for two at once.
+ *  @param minAgeMs  since it was last changed: what was archived a moment ago is looked at soonest. */
+export async function* compressArchives(inside: Inside, minAgeMs: number, signal?: AbortSignal): AsyncGenerator<Compressed> {
   inside.vital.assertWritable()
   const { places, host } = inside
   for (const file of host.disk.readdir(places.archive).sort()) {
     signal?.throwIfAborted()
     const name = parseArchiveFile(file)
-    if (!name || name.compressed || isInUse(inside, name, file)) continue
+    if (!name || name.compressed || isInUse(inside, name, file) || isYoung(inside, file, minAgeMs)) continue
     try {
       const done = await compressOne(inside, name, file, signal)
       if (done) yield done
@@ -50,6 +51,11 @@ export async function* compressArchives(inside: Inside, signal?: AbortSignal): A
 function isInUse({ host, places }: Inside, { sessionId }: ArchiveName, file: string): boolean {
   const live = host.disk.stat(`${places.transcripts}/${sessionId}.jsonl`)
   return live !== undefined && live.ino === host.disk.stat(`${places.archive}/${file}`)?.ino
+}
+
+function isYoung({ host, places }: Inside, file: string, minAgeMs: number): boolean {
+  const changedMs = host.disk.stat(`${places.archive}/${file}`)?.ctimeMs ?? 0
+  return minAgeMs > 0 && host.clock.wallMs() - changedMs < minAgeMs
 }
 
 async function compressOne(

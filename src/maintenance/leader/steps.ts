@@ -14,6 +14,9 @@ import { VerifyStep } from './verify-step.js'
 /** A journal smaller than this is folded when the store is closed, or falls idle. */
 const journalBytesMin = 64 << 10
 
+/** Archived transcripts are compressed when they have lain there for so long. */
+const compressAfterMs = 600_000
+
 export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
   const { retention, protect, verifyShare } = options
   const sweeper = new Sweeper(inside)
@@ -35,7 +38,7 @@ async function* finishStep(leftovers: Leftovers, pace: Pace): AsyncGenerator<Uni
 }
 
 async function* compressStep(inside: Inside, pace: Pace): AsyncGenerator<Unit> {
-  for await (const { file, outcome, bytes, packedBytes } of compressArchives(inside, pace.signal)) {
+  for await (const { file, outcome, bytes, packedBytes } of compressArchives(inside, compressAfterMs, pace.signal)) {
     yield {
       outcome,
       file,

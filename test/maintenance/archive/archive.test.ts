@@ -31,7 +31,7 @@ async function inside<R>(directory: string, work: (backend: FileBackend) => Prom
   }
 }
 
-const compressed = (directory: string) => inside(directory, ({ inside: it }) => collected(compressArchives(it)))
+const compressed = (directory: string) => inside(directory, ({ inside: it }) => collected(compressArchives(it, 0)))
 const finished = (directory: string) => inside(directory, ({ inside: it }) => collected(new Leftovers(it).run()))
 
 /** A key that was rotated, compacted and deleted, and another. */
