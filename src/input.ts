@@ -87,6 +87,9 @@ const maintenance = z.strictObject({
   leaseMs: z.number().int().min(1_000).max(millisecondsMax).default(30_000),
   retention: retentionRules.optional(),
   protect,
+  compactBytes: z
+    .strictObject({ voidShare: z.number().min(0.05).max(1).optional(), minBytes: z.number().int().min(1).optional() })
+    .optional(),
   verifyShare: z.number().min(0).max(1).default(0.05),
   onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
 })

@@ -5,7 +5,7 @@ import type { Holder } from '../../file/lock/staleness.js'
 export type Leftover =
   /** A lock that was just being made: a directory with at most one empty one in it. */
   | { readonly kind: 'making'; readonly holder: Holder }
-  /** A copy that was to take a transcript's place. */
+  /** A file that was being made, to take a transcript's place. */
   | { readonly kind: 'prepared'; readonly holder: Holder }
   /** A place in line for a lock. */
   | { readonly kind: 'ticket'; readonly holder: Holder }
@@ -13,10 +13,9 @@ export type Leftover =
   | { readonly kind: 'part'; readonly of: string }
 
 const uuid = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
+const preparedPattern = new RegExp(`^${uuid}\\.(new-.+)$`)
 /** Of `writeWholeFile`, with what write-file-atomic adds while it writes. */
 const partPattern = new RegExp(`^(${uuid}(?:\\.\\d{1,16})?\\.(?:json|jsonl\\.gz)|note\\.json)\\.part-[0-9a-f]{16}(?:\\.\\d{1,10})?$`)
-
-const preparedPattern = new RegExp(`^${uuid}\\.new-`)
 
 /** In a directory of locks. */
 export function makingOf(name: string): Leftover | undefined {
@@ -25,9 +24,10 @@ export function makingOf(name: string): Leftover | undefined {
   return holder && { kind: 'making', holder }
 }
 
-/** In `locks/prepared`: a file that was to take another's place, `<session id>.new-<maker>`. */
+/** In `locks/prepared`. */
 export function preparedOf(name: string): Leftover | undefined {
-  const holder = preparedPattern.test(name) ? parseMaker(name.slice(37)) : undefined
+  const [, maker = ''] = preparedPattern.exec(name) ?? []
+  const holder = parseMaker(maker)
   return holder && { kind: 'prepared', holder }
 }
 

@@ -9,7 +9,9 @@ import type { FileBackend } from '../../../src/file/backend.js'
 import { openFileBackend } from '../../../src/file/backend.js'
 import { checkKey } from '../../../src/input.js'
 import { compressArchives } from '../../../src/maintenance/archive/compress.js'
-import { Leftovers } from '../../../src/maintenance/archive/leftovers.js'
+import { archiveDeleted } from '../../../src/maintenance/archive/deleted.js'
+import { FinishStep } from '../../../src/maintenance/leader/finish-step.js'
+import { Pace } from '../../../src/maintenance/pace.js'
 import type { StoredRecord } from '../../../src/types.js'
 import { opened } from '../../metadata/store-directory.js'
 import { freshStore, said, staying, textsOf } from '../../turns/conversation.js'
@@ -32,7 +34,12 @@ async function inside<R>(directory: string, work: (backend: FileBackend) => Prom
 }
 
 const compressed = (directory: string) => inside(directory, ({ inside: it }) => collected(compressArchives(it, 0)))
-const finished = (directory: string) => inside(directory, ({ inside: it }) => collected(new Leftovers(it).run()))
+const finished = (directory: string) =>
+  inside(directory, async ({ inside: it }) => {
+    const pace = new Pace(it.host.clock)
+    const closed = await collected(new FinishStep(it).run(pace))
+    return [...closed, ...(await collected(archiveDeleted(it, pace)))].map(({ key, sessionId }) => ({ key, sessionId }))
+  })
 
 /** A key that was rotated, compacted and deleted, and another. */
 async function lived() {
@@ -220,7 +227,7 @@ describe('what somebody died over', () => {
       const found = (await store.archives('k')).find((info) => info.reason === reason)!
       expect(found).toEqual({ ...before, file: `transcripts/${before.archive}.jsonl`, unfinished: true })
       expect(await collected(store.readArchive(before.archive))).toEqual(records)
-      expect(await finished(directory)).toMatchObject([{ key: 'k', sessionId: before.sessionId, what: reason }])
+      expect(await finished(directory)).toMatchObject([{ key: 'k', sessionId: before.sessionId }])
       expect((await store.archives('k')).find((info) => info.reason === reason)).toEqual(before)
       expect(await finished(directory)).toEqual([])
     },
@@ -235,7 +242,7 @@ describe('what somebody died over', () => {
     await store.delete('k')
     fs.rmSync(join(directory, 'archive', `${sessionId}.jsonl`))
     fs.writeFileSync(path, bytes)
-    expect(await finished(directory)).toMatchObject([{ key: 'k', sessionId, what: 'deleted' }])
+    expect(await finished(directory)).toMatchObject([{ key: 'k', sessionId }])
     expect(await texts(store.readArchive(sessionId))).toEqual(['a'])
   })
 
