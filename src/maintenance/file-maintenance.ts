@@ -1,7 +1,8 @@
 /** Care of a store of files. */
 import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
-import { errnoOf, ioError } from '../errors.js'
+import { errnoOf, ioError, isStoreError, type StoreError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
+import { checkFormat } from '../file/format.js'
 import { compactTranscript } from '../file/transcripts/care.js'
 import type { RepairPlan, RepairReport } from '../repair-plan.js'
 import type { CompactBytesOptions, CompactBytesReceipt, VerifyOptions, VerifyReport } from '../types.js'
@@ -32,9 +33,22 @@ export class FileMaintenance implements MaintenancePort {
     return { compacted: false, sessionId, bytesBefore: 0, bytesAfter: 0, from: undefined, archive: undefined }
   }
 
-  verify(options: VerifyOptions): Promise<VerifyReport> {
+  async verify(options: VerifyOptions): Promise<VerifyReport> {
     const { host, places, tag } = this.#inside
-    return verifyStore(host, places, tag, options)
+    return verifyStore(host, places, tag, options, await this.#refusal())
+  }
+
+  /** What a store was found damaged with when it was opened, unless it has been mended since. */
+  async #refusal(): Promise<StoreError | undefined> {
+    const { host, places, metadata, vital } = this.#inside
+    if (!vital.damage) return undefined
+    try {
+      checkFormat(host, places)
+      await metadata.reload()
+      return undefined
+    } catch (error) {
+      return isStoreError(error) ? error : vital.damage
+    }
   }
 
   retain(options: RetainOptions): Promise<RetentionReport> {
