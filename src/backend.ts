@@ -58,6 +58,8 @@ export interface Backend {
   /** Folds what has been journaled into the snapshot. A backend without journal returns at once. */
   checkpoint(): Promise<void>
   locks(): Promise<LockStatus[]>
+  /** What it was found damaged with, where it was opened nevertheless. */
+  readonly damage: StoreError | undefined
   stats(): StoreStats
   close(): Promise<void>
   readonly turns: TurnPort

@@ -83,7 +83,7 @@ export class SessionStore<T extends object = Fields> {
   }
 
   /** Opens the store in a directory, and makes it where there is none (unless `readOnly`).
-   *  @throws STORE_CORRUPT, LOG_CORRUPT  its metadata is damaged · STORE_FORMAT_UNSUPPORTED  a newer version wrote it ·
+   *  @throws STORE_CORRUPT, LOG_CORRUPT  its metadata is damaged, and it is opened neither `readOnly` nor to `repair` · STORE_FORMAT_UNSUPPORTED  a newer version wrote it ·
    *          NOT_FOUND  readOnly and nothing there · IO_FAILED, DISK_FULL. Effect none in every case. */
   static async open<S extends StandardSchemaV1 | undefined = undefined>(
     directory: string,
@@ -243,6 +243,12 @@ export class SessionStore<T extends object = Fields> {
   async locks(): Promise<LockStatus[]> {
     this.#assertOpen()
     return this.#backend.locks()
+  }
+
+  /** What is wrong with the metadata of a store that was opened `readOnly`, or to `repair`, nevertheless: found when it was opened. Whatever
+   *  needs the damaged part throws the same; `verify`, `planRepair`, `locks` and `stats` work. undefined for nothing, and after the repair. */
+  get damage(): StoreError | undefined {
+    return this.#backend.damage
   }
 
   stats(): StoreStats {

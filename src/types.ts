@@ -56,7 +56,8 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   /** auto: fold the journal into sessions.json when it has outgrown it. always: on every commit, for tools that read sessions.json. */
   checkpoint?: 'auto' | 'always'
   lock?: LockOptions
-  /** Never writes, takes no lock, creates nothing; works on a read-only mount and beside live writers. */
+  /** Never writes, takes no lock, creates nothing; works on a read-only mount and beside live writers. Opens also a store whose metadata is
+   *  damaged: `store.damage` tells, what needs the damaged part throws it, and everything else works. */
   readOnly?: boolean
   /** Opens also a store whose metadata is damaged, to mend it: `verify`, `planRepair`, `repair`, `locks` and `stats` work; everything else
    *  throws the damage until it is repaired, and goes on with the same handle afterwards. Creates no store. */
