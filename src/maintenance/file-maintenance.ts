@@ -2,8 +2,9 @@
 
 import type { ArchiveInfo, CompactBytesOptions, CompactBytesReceipt, RestoreOptions, RestoreReceipt } from '../archives.js'
 import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
-import { errnoOf, ioError } from '../errors.js'
+import { errnoOf, ioError, isStoreError, type StoreError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
+import { checkFormat } from '../file/format.js'
 import { compactTranscript } from '../file/transcripts/care.js'
 import type { RepairPlan, RepairReport } from '../repair-plan.js'
 import type { ReadOptions, StoredRecord, VerifyOptions, VerifyReport } from '../types.js'
@@ -51,9 +52,22 @@ export class FileMaintenance implements MaintenancePort {
     })
   }
 
-  verify(options: VerifyOptions): Promise<VerifyReport> {
+  async verify(options: VerifyOptions): Promise<VerifyReport> {
     const { host, places, tag } = this.#inside
-    return verifyStore(host, places, tag, options)
+    return verifyStore(host, places, tag, options, await this.#refusal())
+  }
+
+  /** What a store was found damaged with when it was opened, unless it has been mended since. */
+  async #refusal(): Promise<StoreError | undefined> {
+    const { host, places, metadata, vital } = this.#inside
+    if (!vital.damage) return undefined
+    try {
+      checkFormat(host, places)
+      await metadata.reload()
+      return undefined
+    } catch (error) {
+      return isStoreError(error) ? error : vital.damage
+    }
   }
 
   retain(options: RetainOptions): Promise<RetentionReport> {
