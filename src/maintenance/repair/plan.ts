@@ -1,8 +1,5 @@
 /** From what verify finds to what is to be done about it. Reads, and changes nothing. */
-import { isStoreError } from '../../errors.js'
 import type { Inside } from '../../file/backend.js'
-import { passingEntryOf } from '../../file/metadata/cells.js'
-import { type HighWaterMark, markAt } from '../../file/metadata/mark.js'
 import type { Finding } from '../../findings.js'
 import type { RepairAction, RepairPlan } from '../../repair-plan.js'
 import type { VerifyReport } from '../../types.js'
@@ -10,18 +7,9 @@ import { planFormat, readFormat } from './format-repair.js'
 import { droppedIn } from './journal-source.js'
 import { type Draft, type LogAbout, planLog } from './log-plan.js'
 import { type MetadataDraft, planMetadata } from './metadata-plan.js'
+import { type Owners, ownersIn, ownersOf } from './owners.js'
 import { planSession } from './sessions-plan.js'
 import { planSurroundings } from './surroundings.js'
-
-export interface Owner {
-  readonly key: string
-  readonly entry: { readonly sessionId: string; readonly createdAt: number }
-  /** How far the transcript is known to have been on the disk. */
-  readonly mark: HighWaterMark | undefined
-}
-
-/** Whose a transcript is, by its session id. */
-export type Owners = ReadonlyMap<string, Owner>
 
 export interface PlanOptions {
   readonly signal?: AbortSignal | undefined
@@ -102,30 +90,6 @@ async function planLogs(inside: Inside, findings: readonly Finding[], owners: Ow
     drafts.push(await planLog(host.disk, path, file, aboutLog(inside, file, owners), signal))
   }
   return drafts
-}
-
-/** undefined when that cannot be told. */
-async function ownersIn({ metadata }: Inside): Promise<Owners | undefined> {
-  const owners = new Map<string, Owner>()
-  const cells = await metadata.cells().catch((error: unknown) => {
-    if (isStoreError(error) && error.kind === 'damaged') return undefined
-    throw error
-  })
-  if (!cells) return undefined
-  for (const [key, cell] of cells) {
-    const entry = passingEntryOf(cell)
-    owners.set(entry.sessionId, { key, entry, mark: markAt(cell.bytes, cell.start, cell.end)?.mark })
-  }
-  return owners
-}
-
-function ownersOf(entries: readonly (readonly [key: string, json: Buffer])[]): Owners {
-  const owners = new Map<string, Owner>()
-  for (const [key, json] of entries) {
-    const entry = JSON.parse(json.toString()) as Owner['entry']
-    owners.set(entry.sessionId, { key, entry, mark: markAt(json, 0, json.length)?.mark })
-  }
-  return owners
 }
 
 export function aboutLog({ host, places }: Inside, file: string, owners: Owners): LogAbout {

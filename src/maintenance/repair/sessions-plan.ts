@@ -8,7 +8,7 @@ import { type Header, hex8 } from '../../file/log/record.js'
 import type { Finding } from '../../findings.js'
 import type { Requirement } from '../../repair-plan.js'
 import type { Draft } from './log-plan.js'
-import type { Owner, Owners } from './plan.js'
+import type { Owner, Owners } from './owners.js'
 
 const nothing = { seqs: [], keys: [], notes: [] } as const
 
