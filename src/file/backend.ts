@@ -78,7 +78,7 @@ export async function openFileBackend(dir: string, options: FileBackendOptions, 
   try {
     const traces = [places.format, places.snapshot, places.journal, places.transcripts]
     const prepare = async (): Promise<undefined> => {
-      if (options.readOnly) assertThere(host, options.repair ? traces : [places.format, places.snapshot], places.store)
+      if (options.readOnly) assertThere(host, traces, places.store)
       else {
         checkFormat(host, places)
         makeStoreDirectories(host, places)
@@ -90,18 +90,21 @@ export async function openFileBackend(dir: string, options: FileBackendOptions, 
     const damage = await prepare().catch((error: unknown) => toleratedIn(error, options))
     if (!options.readOnly && options.durability === 'power') await syncNames(host, places)
     const backend = new FileBackend(host, places, options, counters, metadataBaton, tag)
-    backend.inside.vital.damage = damage
+    const { vital } = backend.inside
+    vital.damage = damage
     if (damage && !options.readOnly) makeStoreDirectories(host, places)
-    await backend.load().catch((error: unknown) => toleratedIn(error, options))
+    await backend.load().catch((error: unknown) => {
+      vital.damage ??= toleratedIn(error, options)
+    })
     return backend
   } catch (error) {
     throw ioError(error, `opening the store ${dir}`, 'none')
   }
 }
 
-/** What keeps others from opening the store, and not whoever has come to mend it. */
-function toleratedIn(error: unknown, { repair }: FileBackendOptions): StoreError {
-  if (repair && isStoreError(error) && error.kind === 'damaged' && error.code !== 'STORE_FORMAT_UNSUPPORTED') return error
+/** What keeps others from opening the store, and neither whoever has come to mend it, nor whoever only looks: what is sound can be read. */
+function toleratedIn(error: unknown, { repair, readOnly }: FileBackendOptions): StoreError {
+  if ((repair || readOnly) && isStoreError(error) && error.kind === 'damaged' && error.code !== 'STORE_FORMAT_UNSUPPORTED') return error
   throw error
 }
 
@@ -330,6 +333,10 @@ export class FileBackend implements Backend {
     const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.slots.baton(slot).status())
     const lead = this.inside.leads.status('maintenance')
     return [this.#metadataBaton.status(), ...transcripts, ...(lead.state === 'absent' ? [] : [lead]), ...this.turns.leases()]
+  }
+
+  get damage(): StoreError | undefined {
+    return this.#vital.damage
   }
 
   stats(): StoreStats {

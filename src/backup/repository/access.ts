@@ -28,6 +28,10 @@ export interface S3TargetOptions {
   readonly requestMs?: number | undefined
   /** How often in all a request is tried; default 6. */
   readonly triesMax?: number | undefined
+  /** The first wait between two tries is at most so long, each further one twice as long, up to 10 s; default 250. */
+  readonly backoffMs?: number | undefined
+  /** Names asked for with one request, 1 to 1,000; default 1,000. */
+  readonly pageMax?: number | undefined
 }
 
 /** With which keys. age (https://age-encryption.org) does the encryption. */

@@ -32,7 +32,6 @@ export async function checkRepository(subject: CheckSubject, options: CheckOptio
   const objects: ObjectProblem[] = subject.damaged.map((object) => ({ object, problem: 'it is missing or not what was stored' }))
   objects.push(...holdings.problems)
   const index = indexOf(holdings, true)
-  reportMissing(vault, holdings, objects)
   const { unsound, bytesRead } = options.deep ? await readPacks(vault, index, objects, options) : { unsound: new Map(), bytesRead: 0 }
   const used = new Set<string>()
   const snapshots: SnapshotCheck[] = []
@@ -40,6 +39,7 @@ export async function checkRepository(subject: CheckSubject, options: CheckOptio
     const checked = await checkSnapshot(shelf, info, index, unsound, used, options.signal)
     if (!ids || ids.includes(info.id)) snapshots.push(checked)
   }
+  reportMissing(vault, holdings, index, used, objects)
   return {
     ok: objects.length === 0 && snapshots.every(({ ok }) => ok),
     deep: options.deep ?? false,
@@ -51,14 +51,15 @@ export async function checkRepository(subject: CheckSubject, options: CheckOptio
   }
 }
 
-function reportMissing(vault: Vault, holdings: Holdings, objects: ObjectProblem[]): void {
+/** Packs that the index names and that are not there as it says. One that is gone and that nobody needs is no problem: a prune has removed
+ *  it from under a backup that had died. */
+function reportMissing(vault: Vault, holdings: Holdings, index: ChunkIndex, used: ReadonlySet<string>, objects: ObjectProblem[]): void {
   const reported = new Set<string>()
-  for (const { pack, bytes } of [...holdings.indexes.values()].flat()) {
+  for (const { pack, bytes, chunks } of [...holdings.indexes.values()].flat()) {
     const found = holdings.packs.get(pack)
     if (found === bytes || reported.has(pack)) continue
     reported.add(pack)
-    // Condemned and gone: a prune has removed it, and the index has not been written anew yet.
-    if (found === undefined && holdings.condemned.has(pack)) continue
+    if (found === undefined && !chunks.some(([name]) => used.has(name) && !index.find(name))) continue
     const problem = found === undefined ? 'it is missing' : `it has ${found} bytes instead of ${bytes}`
     objects.push({ object: packName(vault, pack), problem })
   }

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { StoreError } from '../../errors.js'
 import { plainKeyring } from '../encryption/keyring.js'
 import { createKeys, openKeys } from '../encryption/repository-keys.js'
-import { DirectoryTarget } from '../targets/directory.js'
+import { openTarget } from '../targets/open-target.js'
 import type { Target } from '../targets/target.js'
 import type { CreatedRepository, CreateRepositoryOptions, OpenRepositoryOptions, TargetLocation } from './access.js'
 import { type Config, isConfig, putConfig, readConfig } from './config.js'
@@ -62,10 +62,4 @@ async function openConfig(target: Target, { encryption, signal }: OpenRepository
       hint: 'If it should be, somebody has replaced it. If not, leave the keys out.',
     })
   return { config, damaged, keys: undefined }
-}
-
-function openTarget(where: TargetLocation): Target {
-  if (typeof where === 'string' && !where.startsWith('s3:')) return new DirectoryTarget(where)
-  if (typeof where === 'object' && 'directory' in where) return new DirectoryTarget(where.directory)
-  throw new StoreError('INVALID_OPTION', 'S3 is not there yet.')
 }

@@ -1,5 +1,5 @@
 /** What a backup needs from the place where it is kept. A repository holds snapshots; a snapshot is a list of files; a file is a list of
- *  chunks; a chunk is stored once, however many snapshots name it. The page of the format has every byte.
+ *  chunks; a chunk is stored once, however many snapshots name it. docs/backup-format.md has every byte.
  *
  *  Any number of machines may write one repository at once. A snapshot exists from the moment its manifest stands, and its manifest is
  *  written last: whoever is killed before leaves nothing but bytes that the next `prune` removes. */

@@ -215,6 +215,58 @@ describe('a round', () => {
   })
 })
 
+describe('steps', () => {
+  test('a deletion and a rotation whose doers died are brought to their end', async () => {
+    const store = await open()
+    const ids = [await store.session('deleted').append({ n: 1 }), await store.session('rotated').append({ n: 1 })].map(
+      ({ sessionId }) => sessionId,
+    )
+    await store.delete('deleted')
+    await store.session('rotated').rotate()
+    // As after a crash before the last step: the seal stands, the metadata are done, the file is where it was.
+    for (const id of ids) fs.renameSync(join(dir, 'archive', `${id}.jsonl`), join(dir, 'transcripts', `${id}.jsonl`))
+    const told: MaintenanceEvent[] = []
+    await store.maintain({ onEvent: (event) => void told.push(event) })
+    expect(
+      told
+        .filter(({ outcome }) => outcome === 'finished')
+        .map(({ key, text }) => `${key} ${text}`)
+        .sort(),
+    ).toEqual(['deleted deleted', 'rotated rotated'])
+    expect(fs.readdirSync(join(dir, 'archive')).sort()).toEqual(ids.map((id) => `${id}.jsonl`).sort())
+    expect(await store.session('rotated').append({ n: 2 })).toMatchObject({ sessionId: expect.not.stringMatching(ids[1]!) })
+    expect(await store.get('deleted')).toBeUndefined()
+    expect((await store.verify()).findings.filter(({ kind }) => kind === 'unfinished-work')).toEqual([])
+  })
+
+  test('a transcript that no key names, without a word what is to become of it, stays where it is', async () => {
+    const store = await open()
+    await store.session('k').append({ n: 1 })
+    const id = '01a1ff7e-2b63-7773-8234-93e4069c4db1'
+    fs.writeFileSync(join(dir, 'transcripts', `${id}.jsonl`), '{"mine":1}\n')
+    await store.maintain()
+    expect(fs.existsSync(join(dir, 'transcripts', `${id}.jsonl`))).toBe(true)
+  })
+
+  test('a transcript of which much can go is written anew, once, and the old file is in the archive', async () => {
+    const store = await open()
+    const session = store.session('k')
+    for (let n = 0; n < 50; n++) await session.append({ n, filler: 'x'.repeat(200) })
+    await session.compact({ keepLast: 2, summarize: async () => 'much was said' })
+    await store.session('short').append({ n: 1 })
+    const rounds: (string | undefined)[][] = []
+    for (let round = 0; round < 2; round++) {
+      const told: MaintenanceEvent[] = []
+      await store.maintain({ compactBytes: { minBytes: 1_000 }, verifyShare: 0, onEvent: (event) => void told.push(event) })
+      rounds.push(told.filter(({ outcome }) => outcome === 'compacted').map(({ key }) => key))
+    }
+    expect(rounds).toEqual([['k'], []])
+    expect(fs.readdirSync(join(dir, 'archive'))).toHaveLength(1)
+    expect((await session.tail(2)).map(({ record }) => record.n)).toEqual([48, 49])
+    expect((await store.verify()).damage).toEqual([])
+  })
+})
+
 // Every step is safe without the lead.
 test('two leaders at once lose nothing, and each session is archived once', async () => {
   const writer = await open()
