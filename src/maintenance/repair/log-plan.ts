@@ -34,8 +34,18 @@ export async function salvageOf(disk: Disk, fd: number, size: number, signal?: A
   return salvage
 }
 
-/** @param file  relative to the store */
+/** Of a log that is gone, too: an empty one lacks the same.
+ *  @param file  relative to the store */
 export async function planLog(disk: Disk, path: string, file: string, about: LogAbout, signal?: AbortSignal): Promise<Draft> {
+  if (!disk.stat(path)) {
+    const nothing = await salvageOf(disk, -1, 0)
+    return draft(
+      file,
+      nothing,
+      assemble(nothing, about, () => 0),
+      about,
+    )
+  }
   const fd = disk.open(path, 'read')
   try {
     const { size } = disk.fstat(fd)

@@ -1,6 +1,7 @@
 /** From what verify finds to what is to be done about it. Reads, and changes nothing. */
 import type { Inside } from '../../file/backend.js'
 import { entryOf } from '../../file/metadata/cells.js'
+import { markIn } from '../../file/metadata/mark.js'
 import type { Finding } from '../../findings.js'
 import type { RepairAction, RepairPlan } from '../../repair-plan.js'
 import type { VerifyReport } from '../../types.js'
@@ -27,7 +28,9 @@ export async function planStore(inside: Inside, report: VerifyReport, options: P
   const owners = metadata ? ownersOf(metadata.entries) : await ownersIn(inside)
   for (const file of damagedLogs(findings)) {
     const path = `${places.store}/${file}`
-    if (host.disk.stat(path)?.kind !== 'file') continue
+    const there = host.disk.stat(path)
+    // One that is gone is made anew, of nothing but what the metadata knows.
+    if (there && there.kind !== 'file') continue
     drafts.push(await planLog(host.disk, path, file, aboutLog(inside, file, owners), options.signal))
   }
   return {
@@ -74,7 +77,7 @@ async function ownersIn({ metadata }: Inside): Promise<Owners> {
   const entries = new Map<string, StoredEntry>()
   for (const [key, cell] of await metadata.cells()) {
     const { sessionId, createdAt, updatedAt, revision } = entryOf(cell)
-    entries.set(key, { sessionId, createdAt, updatedAt, revision, json: '' })
+    entries.set(key, { sessionId, createdAt, updatedAt, revision, json: cell.bytes.toString('utf8', cell.start, cell.end) })
   }
   return ownersOf(entries)
 }
@@ -86,13 +89,15 @@ function ownersOf(entries: ReadonlyMap<string, StoredEntry>): Owners {
 export function aboutLog({ host, places }: Inside, file: string, owners: Owners): LogAbout {
   const sessionId = logPattern.exec(file)?.[1] ?? ''
   const owner = owners.get(sessionId)
+  // Of the transcript that the key has, not of what was moved to the archive.
+  const known = owner && file.startsWith('transcripts/') ? markIn(owner.entry.json) : undefined
   const archived = host.disk.stat(places.archive) ? host.disk.readdir(places.archive) : []
   return {
     sessionId,
     key: owner?.key,
     createdAt: owner?.entry.createdAt ?? host.clock.wallMs(),
-    knownSeq: -1,
-    knownHeader: undefined,
+    knownSeq: known?.seq ?? -1,
+    knownHeader: known?.header,
     hasEarlier: archived.some((name) => name.startsWith(`${sessionId}.`) && /^\.\d+\.jsonl(?:\.gz)?$/.test(name.slice(sessionId.length))),
   }
 }
