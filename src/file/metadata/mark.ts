@@ -48,12 +48,6 @@ export function withMark(json: string, mark: HighWaterMark | undefined): string 
   return mark ? `${json.slice(0, -1)}${fieldFront}${formatMark(mark)}"}` : json
 }
 
-/** The same of its JSON text. */
-export function markIn(json: string): HighWaterMark | undefined {
-  const bytes = Buffer.from(json)
-  return markAt(bytes, 0, bytes.length)?.mark
-}
-
 /** The entry's JSON text as its user would have it. */
 export function withoutMark(json: string): string {
   const bytes = Buffer.from(json)

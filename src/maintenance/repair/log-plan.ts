@@ -34,18 +34,8 @@ export async function salvageOf(disk: Disk, fd: number, size: number, signal?: A
   return salvage
 }
 
-/** Of a log that is gone, too: an empty one lacks the same.
- *  @param file  relative to the store */
+/** @param file  relative to the store */
 export async function planLog(disk: Disk, path: string, file: string, about: LogAbout, signal?: AbortSignal): Promise<Draft> {
-  if (!disk.stat(path)) {
-    const nothing = await salvageOf(disk, -1, 0)
-    return draft(
-      file,
-      nothing,
-      assemble(nothing, about, () => 0),
-      about,
-    )
-  }
   const fd = disk.open(path, 'read')
   try {
     const { size } = disk.fstat(fd)
@@ -85,8 +75,8 @@ function draft(file: string, salvage: Salvage, found: Assembled, about: LogAbout
   }
 }
 
-function headerFor({ header: found, headerCrc, prefix }: Assembled, { key, sessionId, createdAt }: LogAbout): Header {
-  const replaces = replacesOf(found?.header, headerCrc)
+function headerFor({ header: found, headerCrc, prefix }: Assembled, { key, sessionId, createdAt, knownHeader }: LogAbout): Header {
+  const replaces = replacesOf(found?.header, headerCrc, knownHeader)
   if (!found) return { log: 'transcript', version: 1, ...(key !== undefined && { key }), sessionId, replaces, createdAt }
   const { foreign, replaces: _replaces, createdAt: since, ...same } = found.header
   return { ...same, ...(foreign && prefix > 0 && { foreign }), replaces, createdAt: since }

@@ -54,7 +54,7 @@ export async function repairLog(
   const { disk } = site.host
   const [requirement] = action.requires
   if (!requirement) throw changed(action.file, 'the plan does not say what it was made from')
-  const fd = openThere(site, action, requirement)
+  const fd = openThere(site, action)
   try {
     for (let tries = 0; ; tries++) {
       await assertSame(site, fd, requirement, signal)
@@ -74,11 +74,9 @@ export async function repairLog(
   }
 }
 
-function openThere({ host: { disk }, path }: LogSite, { file }: RepairAction, { bytes = 0 }: Requirement): number {
-  // An empty log is refused as one that is gone is, and has a place of its own to be sealed.
-  if (bytes === 0 && !disk.stat(path)) disk.close(disk.open(path, 'append'))
+function openThere({ host, path }: LogSite, { file }: RepairAction): number {
   try {
-    return disk.open(path, 'read')
+    return host.disk.open(path, 'read')
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw changed(file, 'it is not there any more')
     throw error
