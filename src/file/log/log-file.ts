@@ -200,6 +200,10 @@ export class LogFile {
     return this.#expected.seq
   }
 
+  get label(): string {
+    return this.#place.label
+  }
+
   get tag(): string {
     return this.#place.tag
   }
