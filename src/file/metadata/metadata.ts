@@ -202,7 +202,7 @@ export class Metadata implements LogOwner {
     }
     throw new StoreError('STORE_CORRUPT', `sessions.json and sessions.journal.jsonl do not belong together: ${why}.`, {
       details: { file: 'sessions.json', why },
-      hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or see docs/errors.md#store_corrupt for how to adopt the new one.',
+      hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or let `holdfast repair` show what adopting the new one would change (docs/errors.md#store_corrupt).',
     })
   }
 
