@@ -24,10 +24,18 @@ export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
     { name: 'finish', wanted: true, run: (pace) => finishing.run(pace) },
     { name: 'sweep', wanted: true, run: (pace) => sweeper.run(pace) },
     { name: 'checkpoint', wanted: true, run: () => checkpoint(inside) },
+    { name: 'marks', wanted: true, run: () => marks(inside) },
     { name: 'compact', wanted: compactBytes !== undefined, run: (pace) => compacting.run(pace) },
     { name: 'retain', wanted: retention !== undefined, run: (pace) => retainStep(inside, { rules: retention!, protect }, pace) },
     { name: 'verify', wanted: verifyShare > 0, run: (pace) => verifying.run(pace) },
   ]
+}
+
+/** How far what this process has written is on the disk. */
+async function* marks({ transcripts, vital }: Inside): AsyncGenerator<Unit> {
+  vital.assertWritable()
+  await transcripts.marks.flush({ waitMs: 1_000 })
+  yield { outcome: 'noted' }
 }
 
 /** When there is enough in the journal that the next open would notice. */
