@@ -2,6 +2,7 @@
 import { appendPower } from './append-power.js'
 import { appendProcess } from './append-process.js'
 import { appendTogether } from './append-together.js'
+import { backup } from './backup.js'
 import { besideMaintenance } from './beside-maintenance.js'
 import { eventLoop } from './event-loop.js'
 import { faults } from './faults.js'
@@ -40,4 +41,5 @@ export const workloads: readonly Workload[] = [
   processesOwnSessions,
   processesMetadata,
   faults,
+  backup,
 ]

@@ -44,6 +44,8 @@ export interface Disk {
   unlink(path: string): void
   mkdir(path: string): void
   rmdir(path: string): void
+  /** Of a file or directory, not of what a symbolic link names. */
+  chmod?(path: string, mode: number): void
   readdir(path: string): string[]
   /** The same, little by little: a hundred thousand names at once hold up the event loop. */
   names?(path: string): AsyncIterable<string>
@@ -95,6 +97,9 @@ export const nodeDisk: Disk = {
   unlink: (path) => fs.unlinkSync(path),
   mkdir: (path) => fs.mkdirSync(path, 0o700),
   rmdir: (path) => fs.rmdirSync(path),
+  chmod(path, mode) {
+    if (!fs.lstatSync(path).isSymbolicLink()) fs.chmodSync(path, mode)
+  },
   readdir: (path) => fs.readdirSync(path),
   async *names(path) {
     for await (const { name } of await fs.promises.opendir(path, { bufferSize: 500 })) yield name

@@ -28,7 +28,7 @@ export class S3Target implements Target {
     const headers = range ? { range: `bytes=${range.from}-${range.from + range.length - 1}` } : {}
     const doing = `reading ${name}`
     const answer = await this.#requests.send({ method: 'GET', key: this.#key(name), headers, bytesMax, signal, doing })
-    if (answer.status === 206 && range) return answer.body
+    if (answer.status === 206 && range) return answer.body.subarray(0, range.length)
     if (answer.status === 200) return range ? answer.body.subarray(range.from, range.from + range.length) : answer.body
     if (answer.status === 416) return Buffer.alloc(0)
     if (answer.status === 404 && answer.code !== 'NoSuchBucket') return undefined

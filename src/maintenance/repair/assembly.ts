@@ -284,7 +284,8 @@ function missing(
   return lost
 }
 
-/** Says which file this one replaces. */
-export function replacesOf(header: Header | undefined, crc: number | undefined): readonly string[] {
-  return [...(crc === undefined ? [] : [hex8(crc)]), ...(header?.replaces ?? [])].slice(0, 16)
+/** Says which files this one replaces: the one that was read, and the one whose length the metadata know. */
+export function replacesOf(header: Header | undefined, crc: number | undefined, known: number | undefined): readonly string[] {
+  const crcs = [...(crc === undefined ? [] : [hex8(crc)]), ...(known === undefined ? [] : [hex8(known)]), ...(header?.replaces ?? [])]
+  return [...new Set(crcs)].slice(0, 16)
 }

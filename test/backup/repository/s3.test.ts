@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { S3TargetOptions } from '../../../src/backup/repository/access.js'
 import { createRepository, openRepository } from '../../../src/backup/repository/open.js'
-import type { Repository } from '../../../src/backup/repository/repository.js'
+import type { Repository, SnapshotWriter } from '../../../src/backup/repository/repository.js'
 import { parsePage, S3Target } from '../../../src/backup/targets/s3.js'
 import { s3SettingsOf } from '../../../src/backup/targets/s3-options.js'
 import { contentsOf, digest, digested, factsOf, noise, piecesOf, plainFacts, snapshotOf, temporaryDirectory, transcript } from './depot.js'
@@ -60,7 +60,7 @@ describe('objects', () => {
     expect(listed.every(({ modifiedMs }) => Math.abs(modifiedMs - Date.now()) < 60_000)).toBe(true)
     expect((await it.get('many/0012'))!.toString()).toBe('12')
     expect((await it.get('many/0012', { range: { from: 1, length: 2 } }))!.toString()).toBe('2')
-    expect((await it.get('many/0012', { range: { from: 0, length: 1 } }))!.toString()).toBe('1')
+    expect((await it.get('many/0012', { range: { from: 0, length: 90 } }))!.toString()).toBe('12')
     await it.delete('many/0012')
     await it.delete('many/0012')
     expect(await it.get('many/0012')).toBeUndefined()
@@ -170,12 +170,18 @@ describe('a repository', () => {
   })
 
   test('a backup that a prune gave up cannot commit, with conditional writes and without', async () => {
-    for (const conditions of ['yes', 'no'] as const) {
+    const each = ['yes', 'no'] as const
+    const begun: { repository: Repository; writer: SnapshotWriter }[] = []
+    for (const conditions of each) {
       proxy.conditions = conditions
       const { repository } = await createRepository({ ...options, prefix: `given-up-${conditions}` }, { packBytes: 100_000 })
       const writer = await repository.begin({ storeId: 's', host: 'h' })
       await writer.file(factsOf('a'), piecesOf(files.b))
-      await new Promise((resolve) => setTimeout(resolve, 1_100)) // The server's clock has seconds.
+      begun.push({ repository, writer })
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1_100)) // The server's clock has seconds.
+    for (const [at, { repository, writer }] of begun.entries()) {
+      proxy.conditions = each[at]!
       expect((await repository.prune({ staleMs: 0 })).givenUp).toEqual([writer.id])
       await expect(writer.commit(plainFacts)).rejects.toMatchObject({ code: 'LOCK_LOST' })
       expect(await repository.snapshots()).toEqual([])
