@@ -138,6 +138,32 @@ test('put back, it is as if nothing had been', async () => {
   expect(await recordsOf(store.session('hurt').read())).toEqual(numbers(1, 11))
 })
 
+describe('a repair', () => {
+  test.each<[how: string, damage: (path: string) => void, kept: number]>([
+    ['cut by one record', (path) => cut(path, 10), 9],
+    ['cut in mid-line', (path) => truncateSync(path, readFileSync(path).length - 3), 9],
+    ['cut to its header', (path) => cut(path, 1), 0],
+    ['empty', (path) => truncateSync(path, 0), 0],
+    ['removed', (path) => unlinkSync(path), 0],
+  ])('of a transcript that is %s keeps its numbers: what is lost is said, and the next record comes behind it', async (_, damage, kept) => {
+    // F22, F29
+    const { directory, path } = await marked()
+    damage(path)
+    const store = await opened(directory)
+    const plan = await store.planRepair()
+    expect(plan.actions.map(({ loses }) => loses.seqs)).toEqual([[{ from: kept + 1, to: 10 }]])
+    expect(await store.repair(plan)).toMatchObject({ ok: true })
+    expect((await store.verify()).damage).toEqual([])
+    expect((await store.planRepair()).actions).toEqual([])
+    expect(await recordsOf(store.session('hurt').read())).toEqual(numbers(1, kept))
+    expect(await store.session('hurt').append({ n: 11 })).toMatchObject({ seq: 11 })
+    await store.close()
+    const again = await opened(directory)
+    expect(await recordsOf(again.session('hurt').read())).toEqual([...numbers(1, kept), { n: 11 }])
+    expect((await again.verify()).damage).toEqual([])
+  })
+})
+
 describe('a file that was made from the marked one', () => {
   /** The same records in a file of its own, from `from` on. */
   function remade(path: string, from: number, header: object): void {
