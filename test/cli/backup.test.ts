@@ -142,11 +142,12 @@ describe('backup', () => {
     const config = fs.readdirSync(target).filter((name) => name.endsWith('.json'))
     for (const name of config) fs.renameSync(path.join(target, name), place.path(name))
     await expect.poll(() => JSON.parse(fs.readFileSync(status, 'utf8')).failure?.times, { timeout: 10_000 }).toBeGreaterThan(0)
-    for (const name of config) fs.renameSync(place.path(name), path.join(target, name))
     expect(await holdfast(['backup', 'status', '--status', status])).toMatchObject({
       code: 0,
       stdout: expect.stringContaining('failure\t'),
     })
+    for (const name of config) fs.renameSync(place.path(name), path.join(target, name))
+    await expect.poll(() => JSON.parse(fs.readFileSync(status, 'utf8')).failure, { timeout: 10_000 }).toBeUndefined()
     watching.child.kill('SIGINT')
     expect(await watching.ended).toMatchObject({ code: 130 })
     expect(JSON.parse(fs.readFileSync(status, 'utf8'))).toMatchObject({ state: 'stopped', lastGood: { id: expect.any(String) } })

@@ -4,7 +4,7 @@ import { isStoreError } from '../../src/errors.js'
 import type { FileBackendOptions } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
 import { attempt, type Teller } from '../simulation/ledger.js'
-import { compactAll, encoded, increment, openStore, writeMarks } from '../simulation/store-on-disk.js'
+import { compactAll, encoded, increment, openStore, retainNone, writeMarks } from '../simulation/store-on-disk.js'
 
 export interface Scenario {
   readonly name: string
@@ -21,6 +21,8 @@ export interface Acting {
   append(key: string, names: string, options?: { id: string }): Promise<unknown>
   rotate(key: string): Promise<unknown>
   remove(key: string): Promise<unknown>
+  /** By a rule, as maintenance does it. */
+  retain(key: string): Promise<unknown>
   checkpoint(): Promise<unknown>
   /** A summary for all but the last record, then the bytes. */
   compact(key: string): Promise<unknown>
@@ -36,6 +38,7 @@ export async function acting(host: Host, teller: Teller, options: Partial<FileBa
       attempt(teller, `append ${key} ${names}`, () => store.append(key, encoded(...names.split(',')), { id: options?.id })),
     rotate: (key) => attempt(teller, `rotate ${key}`, () => store.rotate(key, 'reset', {})),
     remove: (key) => attempt(teller, `delete ${key}`, () => store.delete(key, {})),
+    retain: (key) => attempt(teller, `delete ${key}`, () => retainNone(store, key)),
     compact: (key) => attempt(teller, `compact ${key}`, () => compactAll(store, key)),
     checkpoint: () => attempt(teller, 'checkpoint', () => store.checkpoint()),
     marks: () => attempt(teller, 'marks', () => writeMarks(store)),
@@ -106,6 +109,15 @@ export const shortScenarios: readonly Scenario[] = [
     before: twoSessions,
     during: async (act) => {
       await act.remove('two')
+      await act.append('two', 'd')
+    },
+  },
+  {
+    name: 'a rule that archives, and a new beginning',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.retain('two')
       await act.append('two', 'd')
     },
   },

@@ -48,3 +48,9 @@ export async function compactAll(store: Backend, key: string): Promise<unknown> 
   }
   return careOf(store).compactBytes(key, {})
 }
+
+/** Archives the key's session, as a rule does that wants none; false when it may not go now. */
+export async function retainNone(store: Backend, key: string): Promise<boolean> {
+  const { archived } = await careOf(store).retain({ rules: { prefixes: { [key]: { maxCount: 0 } } } })
+  return archived.length > 0
+}

@@ -100,8 +100,7 @@ export class Transcripts {
     const known = this.#open.get(sessionId)
     if (known) {
       if (this.#open.size > openMax / 2) {
-        // Least recently used goes first.
-        this.#open.delete(sessionId)
+        this.#open.delete(sessionId) // Least recently used goes first.
         this.#open.set(sessionId, known)
       }
       return known
@@ -118,10 +117,8 @@ export class Transcripts {
 
   #evict(): void {
     for (const open of this.#open.values()) {
-      const { transcript, committer, pins } = open
       if (this.#open.size <= openMax) return
-      if (pins > 0 || !committer.idle || transcript.busy) continue
-      this.#letGo(open)
+      if (open.pins === 0 && open.committer.idle && !open.transcript.busy) this.#letGo(open)
     }
   }
 
@@ -129,7 +126,7 @@ export class Transcripts {
    *  @param jobFor  is asked again when the key has come to name another session meanwhile. */
   commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R> {
     // Whether the key still names it, the commit asks under the lock.
-    const sessionId = this.#detours.has(key) ? undefined : this.#metadata.lastKnownSessionId(key)
+    const sessionId = this.#detours.has(key) ? undefined : this.#metadata.lastKnown(key)?.sessionId
     if (sessionId === undefined) return this.#commitInLine(key, options, jobFor)
     const open = this.#ahead.logOf(key) ?? this.#of(sessionId, key)
     const mark = this.#ahead.enter(key, open)
@@ -156,11 +153,11 @@ export class Transcripts {
       let mark: Mark<Open>
       try {
         if (last && this.#open.get(last.transcript.sessionId) === last) await this.#finish(last, options)
-        let sessionId = this.#metadata.lastKnownSessionId(key)
+        let sessionId = this.#metadata.lastKnown(key)?.sessionId
         if (sessionId === undefined) {
           if (options.absent) throw options.absent()
           await this.#mint(key, options)
-          sessionId = this.#metadata.lastKnownSessionId(key)
+          sessionId = this.#metadata.lastKnown(key)?.sessionId
           if (sessionId === undefined) continue
         }
         last = this.#of(sessionId, key)
@@ -230,10 +227,10 @@ export class Transcripts {
   /** Archives a session that is still as it was when that was decided; retiring.ts. */
   async retire<W extends string>(retirement: Retirement<W>, wait: WaitOptions): Promise<Retired<W>> {
     const { key, sessionId } = retirement
+    const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag }
     return this.pinned(sessionId, key, async (open) => {
-      const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag, archive: this.#places.archive }
-      const outcome = await retireSession({ ...tools, moveAway: () => this.#archive(sessionId) }, open, retirement, wait)
-      if (outcome === 'archived') this.#letGo(open)
+      const outcome = await retireSession(tools, open, retirement, wait)
+      if (outcome === 'archived') await this.#finishInLine(open, key, wait, true)
       return outcome
     })
   }
@@ -290,7 +287,6 @@ export class Transcripts {
   }
 
   async #sealAndFinish(open: Open, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
-    const { sessionId } = open.transcript
     let ours = true
     try {
       await open.committer.submit(sealJob(open, seal), wait)
@@ -298,17 +294,21 @@ export class Transcripts {
       if (!isMoved(error)) throw error
       ours = false
     }
+    await this.#finishInLine(open, key, wait, ours)
+    return ours
+  }
+
+  async #finishInLine(open: Open, key: string, wait: WaitOptions, ours: boolean): Promise<void> {
     try {
       await this.#detours.enter(key, wait)
       try {
-        if (this.#open.get(sessionId) === open) await this.#finish(open, wait)
+        if (this.#open.get(open.transcript.sessionId) === open) await this.#finish(open, wait)
       } finally {
         this.#detours.leave(key)
       }
     } catch (error) {
       throw ours ? decided(error) : error
     }
-    return ours
   }
 
   /** Does what the seal of a log says, from wherever an earlier finisher has left it. */

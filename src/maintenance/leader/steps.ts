@@ -29,11 +29,19 @@ export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
     { name: 'finish', wanted: true, run: (pace) => finish(inside, finishing, pace) },
     { name: 'sweep', wanted: true, run: (pace) => sweeper.run(pace) },
     { name: 'checkpoint', wanted: true, run: () => checkpoint(inside) },
+    { name: 'marks', wanted: true, run: () => marks(inside) },
     { name: 'compact', wanted: compactBytes !== undefined, run: (pace) => compacting.run(pace) },
     { name: 'retain', wanted: retention !== undefined, run: (pace) => retainStep(inside, { rules: retention!, protect }, pace) },
     { name: 'compress', wanted: true, run: (pace) => compress(inside, pace) },
     { name: 'verify', wanted: verifyShare > 0, run: (pace) => verifying.run(pace) },
   ]
+}
+
+/** How far what this process has written is on the disk. */
+async function* marks({ transcripts, vital }: Inside): AsyncGenerator<Unit> {
+  vital.assertWritable()
+  await transcripts.marks.flush({ waitMs: 1_000 })
+  yield { outcome: 'noted' }
 }
 
 async function* finish(inside: Inside, finishing: FinishStep, pace: Pace): AsyncGenerator<Unit> {

@@ -6,6 +6,7 @@ import os from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { systemClock } from '../../../src/clock.js'
 import { type FileBackend, openFileBackend } from '../../../src/file/backend.js'
 import { SessionStore } from '../../../src/index.js'
 import { checkKey, checkMaintenance } from '../../../src/input.js'
@@ -203,15 +204,15 @@ describe('a round', () => {
   })
 
   test('it rests when its budget is used up, and breathes in between', async () => {
-    const { clock } = (await openBackend()).inside.host
+    let nowMs = 0
     const rests: number[] = []
     let breaths = 0
-    const rest = async (ms: number) => void rests.push(ms)
+    const rest = async (ms: number) => void rests.push(nowMs, ms)
+    const clock = { ...systemClock, monotonicMs: () => nowMs }
     const pace = new Pace(clock, { budgetMs: 20, pauseMs: 7, rest, onBreath: () => breaths++ })
-    for (const untilMs = performance.now() + 100; performance.now() < untilMs; ) await pace.breathe()
-    expect(rests.length).toBeGreaterThanOrEqual(2)
-    expect(rests.length).toBeLessThanOrEqual(5)
-    expect(breaths).toBeGreaterThan(rests.length)
+    for (; nowMs < 50; nowMs++) await pace.breathe()
+    expect(rests).toEqual([20, 7, 40, 7])
+    expect(breaths).toBe(12)
   })
 })
 
@@ -293,7 +294,9 @@ test('two leaders at once lose nothing, and each session is archived once', asyn
   expect(reports.flat().filter(({ outcome }) => outcome !== 'done')).toEqual([])
   const archived = outcomes.filter((outcome) => outcome.endsWith(' archived'))
   expect(new Set(archived).size).toBe(archived.length)
-  expect(archived).toHaveLength(20)
+  // One that another has just sealed looks as if it were in use: then one more goes in its place.
+  expect(archived.length).toBeGreaterThanOrEqual(20)
+  expect(archived.length).toBeLessThanOrEqual(23)
   const files = new Set(['transcripts', 'archive'].flatMap((folder) => fs.readdirSync(join(dir, folder))))
   for (const sessionId of acknowledged.values()) expect(files).toContain(`${sessionId}.jsonl`)
   expect((await writer.verify()).damage).toEqual([])
