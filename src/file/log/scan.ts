@@ -44,7 +44,7 @@ export interface ScanTail {
   readonly nuls: { readonly from: number; readonly to: number } | undefined
 }
 
-const usualSizes = { pieceBytes: 512 << 10, longLineBytes: 1 << 20 }
+const usualSizes = { pieceBytes: 1 << 20, longLineBytes: 1 << 20 }
 const keptBytes = 4 << 10
 const asideBytesMin = 128 << 10
 /** The first `size` bytes of a file: what is added meanwhile is not looked at. */
@@ -116,6 +116,8 @@ class Scanning {
   #searched = 0
   /** Where in the file the room begins. */
   #base = 0
+  /** Of the lines in the room those that are looked at together. */
+  #found: Line[] = []
   /** Of a batch that has not ended; the first of them on bytes of their own. */
   #pending: Line[] = []
   #detached = 0
@@ -196,7 +198,8 @@ class Scanning {
   #lines(first: number): void {
     const bytes = this.#room.subarray(0, this.#filled)
     const base = this.#base
-    const lines: Line[] = []
+    const lines = this.#found
+    lines.length = 0
     let joined = 0
     let at = this.#at
     let end = first
@@ -224,7 +227,7 @@ class Scanning {
     const last = this.#pending[this.#pending.length - 1]
     if (last && !goesOn(last.mark, line.mark)) this.#judge(false)
     if (line.mark.left > 0 || this.#pending.length > 0) this.#pending.push(line)
-    else return this.#chain.judge([line], true, this.#sink)
+    else return this.#chain.judgeOne(line, this.#sink)
     if (line.mark.left === 0) this.#judge(true)
   }
 
