@@ -1,20 +1,11 @@
 /** What callers hand in, checked before anything else happens. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
+import type { CompactBytesOptions, CompactOptions, RestoreOptions } from './archives.js'
 import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
 import { retentionRules } from './maintenance/retention/rules.js'
-import type {
-  AppendOptions,
-  CompactBytesOptions,
-  CompactOptions,
-  ReadOptions,
-  StoreOptions,
-  TailOptions,
-  TurnOptions,
-  TurnsOptions,
-  WaitOptions,
-} from './types.js'
+import type { AppendOptions, ReadOptions, StoreOptions, TailOptions, TurnOptions, TurnsOptions, WaitOptions } from './types.js'
 import type { MaintenanceOptions, RetainOptions } from './upkeep.js'
 
 export const keyCharactersMax = 512
@@ -67,6 +58,11 @@ const compactBytes = wait.extend({
   minBytes: seq.min(1).optional(),
   onProgress: z.custom<CompactBytesOptions['onProgress']>(isFunction, 'must be a function').optional(),
 })
+const restore = wait.extend({
+  key: z.string(),
+  entry: z.custom<object>((value) => typeof value === 'object' && value !== null && !Array.isArray(value), 'must be an object').optional(),
+  onProgress: z.custom<RestoreOptions['onProgress']>(isFunction, 'must be a function').optional(),
+})
 const compact = wait.extend({
   keepLast: z.number().int().min(0).max(keepLastMax).default(keepLastDefault),
   summarize: z.custom<CompactOptions['summarize']>(isFunction, 'must be a function'),
@@ -91,6 +87,9 @@ const maintenance = z.strictObject({
   leaseMs: z.number().int().min(1_000).max(millisecondsMax).default(30_000),
   retention: retentionRules.optional(),
   protect,
+  compactBytes: z
+    .strictObject({ voidShare: z.number().min(0.05).max(1).optional(), minBytes: z.number().int().min(1).optional() })
+    .optional(),
   verifyShare: z.number().min(0).max(1).default(0.05),
   onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
 })
@@ -179,6 +178,12 @@ export function checkCompact(options: CompactOptions) {
 
 export function checkCompactBytes(options: CompactBytesOptions | undefined): CompactBytesOptions {
   return options === undefined ? {} : checked(compactBytes, options, 'options')
+}
+
+export function checkRestore(options: RestoreOptions): RestoreOptions {
+  const of = checked(restore, options, 'options')
+  checkKey(of.key)
+  return of
 }
 
 export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {

@@ -1,14 +1,12 @@
 /** One session by its key: its transcript. Holds nothing but the key; which session id the key names is asked on every call. */
+
+import type { CompactBytesOptions, CompactBytesReceipt, CompactOptions, CompactReceipt } from './archives.js'
 import type { Backend, MaintenancePort } from './backend.js'
 import { checkAppend, checkCompact, checkCompactBytes, checkRead, checkTail, checkWait, encodeRecords } from './input.js'
 import { compactContext } from './maintenance/compaction/context.js'
 import type {
   AppendOptions,
   AppendReceipt,
-  CompactBytesOptions,
-  CompactBytesReceipt,
-  CompactOptions,
-  CompactReceipt,
   ReadOptions,
   RotateReceipt,
   StoredRecord,

@@ -2,7 +2,9 @@
 /** `holdfast`: from the arguments to an exit code. Each command has its own file; what the codes mean is in exit.ts. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
+import { archivesCommand, restoreArchiveCommand } from './archives.js'
 import { backupCommand } from './backup/command.js'
+import { compactCommand } from './compact.js'
 import { exitCodes, exitCodesHelp, failureOf, printFailure } from './exit.js'
 import { importCommand } from './import/command.js'
 import { interruptCommand } from './interrupt.js'
@@ -11,6 +13,7 @@ import { locksCommand } from './locks.js'
 import { maintainCommand } from './maintain.js'
 import { repairCommand } from './repair.js'
 import { retainCommand } from './retain.js'
+import { rotateCommand } from './rotate.js'
 import { showCommand } from './show.js'
 import { statsCommand } from './stats.js'
 import { stressCommand } from './stress/command.js'
@@ -40,6 +43,10 @@ ${exitCodesHelp}`,
     statsCommand(),
     verifyCommand(),
     repairCommand(),
+    compactCommand(),
+    rotateCommand(),
+    archivesCommand(),
+    restoreArchiveCommand(),
     retainCommand(),
     maintainCommand(),
     importCommand(),

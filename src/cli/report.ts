@@ -1,6 +1,5 @@
-/** A store's verify report, also of a store that is too damaged to be opened. */
+/** A store's verify report, also of a store that is too damaged to be listed. */
 import { resolve } from 'node:path'
-import { isStoreError } from '../errors.js'
 import { placesIn } from '../file/format.js'
 import { systemHost } from '../file/host.js'
 import { bootTag } from '../file/log/chain.js'
@@ -16,22 +15,17 @@ export interface VerifyOptions {
   readonly signal: AbortSignal
 }
 
-/** Runs `work` on the report, and on the store where it could be opened. */
-export async function withReport<R>(
+/** Runs `work` on the report, and on the store where its metadata can be read. */
+export function withReport<R>(
   dir: string,
   options: VerifyOptions,
   work: (report: VerifyReport, store: Store | undefined) => Promise<R>,
 ): Promise<R> {
-  let opened = false
-  try {
-    return await withStoreToRead(dir, async (store) => {
-      opened = true
-      return work(await store.verify(options), store)
-    })
-  } catch (error) {
-    if (opened || !isStoreError(error) || error.kind !== 'damaged' || error.code === 'STORE_FORMAT_UNSUPPORTED') throw error
+  return withStoreToRead(dir, async (store) => {
+    const { damage } = store
+    if (!damage) return work(await store.verify(options), store)
     // Every file is looked at all the same.
     const host = systemHost()
-    return work(await verifyStore(host, placesIn(resolve(dir)), bootTag(host.identity.boot), options, error), undefined)
-  }
+    return work(await verifyStore(host, placesIn(resolve(dir)), bootTag(host.identity.boot), options, damage), undefined)
+  })
 }

@@ -2,7 +2,7 @@
 import type { Holdings } from './chunk-index.js'
 import type { PackLine } from './pack.js'
 import { putIndex } from './packing.js'
-import { strayPacks } from './repacking.js'
+import { strayPacks } from './strays.js'
 import { indexPattern, type Vault } from './vault.js'
 
 const chunksPerObjectMax = 50_000

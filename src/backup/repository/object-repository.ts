@@ -87,7 +87,7 @@ export class ObjectRepository implements Repository {
     const ids = options.snapshots && (await Promise.all(options.snapshots.map((id) => this.#shelf.whole(id, signal))))
     // Listed before looking around: what these need stands already.
     const all = await this.#shelf.list(signal)
-    const holdings = await this.#shelf.look(signal)
+    const holdings = await this.#shelf.withStrays(await this.#shelf.look(signal), signal)
     const subject = { shelf: this.#shelf, holdings, snapshots: all, ids, damaged: this.#damaged }
     return checkRepository(subject, options)
   }

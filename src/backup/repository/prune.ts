@@ -22,10 +22,11 @@ import { type Liveness, readLiveness } from './liveness.js'
 import { putMark, removeLoneWitnesses, type Swept, sweepMarks, witnessMarks } from './marks.js'
 import type { PackLine } from './pack.js'
 import { putIndex } from './packing.js'
-import { lineOfStray, rewriteChunks, strayPacks } from './repacking.js'
+import { rewriteChunks } from './repacking.js'
 import type { PruneOptions, PruneReport } from './repository.js'
 import { giveUpDead, removeOldSigns, runningBackups } from './running.js'
 import type { Shelf } from './shelf.js'
+import { lineOfStray, strayPacks } from './strays.js'
 
 const staleMsDefault = 24 * 3_600_000
 /** Each small pack is a call for whoever restores; more of a kind than that are joined. */
@@ -125,7 +126,7 @@ async function judgeStrays(shelf: Shelf, holdings: Holdings, lost: ReadonlySet<s
   const restray: PackLine[] = []
   for (const pack of strayPacks(holdings)) {
     if (holdings.condemned.has(pack)) continue
-    const line = lost.size === 0 ? undefined : await lineOfStray(shelf, pack, signal)
+    const line = lost.size === 0 ? undefined : await lineOfStray(shelf.vault, pack, signal)
     if (line?.chunks.some(([name]) => lost.has(name))) restray.push(line)
     else if (lost.size === 0 || line) unused.push(pack)
   }

@@ -1,10 +1,9 @@
-/** Chunks on their way from packs that are to go into new ones, and packs that the index does not know. */
+/** Chunks on their way from packs that are to go into new ones. */
 import { isStoreError } from '../../errors.js'
 import { ChunkIndex, type Holdings, indexOf } from './chunk-index.js'
-import { type PackLine, tableOf } from './pack.js'
 import { Packing } from './packing.js'
 import type { Shelf } from './shelf.js'
-import { freshName, packName } from './vault.js'
+import { freshName } from './vault.js'
 
 /** @returns those that could not be read: their packs must stay. */
 export async function rewriteChunks(
@@ -30,26 +29,4 @@ export async function rewriteChunks(
   }
   await packing.finish()
   return failed
-}
-
-/** Packs that are there and stand in no line of the index: an interrupted backup has left them, or a part of the index is damaged. */
-export function strayPacks(holdings: Holdings): string[] {
-  const known = new Set([...holdings.indexes.values()].flat().map(({ pack }) => pack))
-  return [...holdings.packs.keys()].filter((pack) => !known.has(pack))
-}
-
-/** What a stray pack says of itself; undefined when it cannot be read. */
-export async function lineOfStray({ vault }: Shelf, pack: string, signal?: AbortSignal): Promise<PackLine | undefined> {
-  const name = packName(vault, pack)
-  const object = await vault.target.get(name, { signal })
-  if (!object) return undefined
-  for (const of of ['catalogue', 'contents'] as const) {
-    if (of === 'contents' && !vault.keyring.canReadContents) continue
-    try {
-      return await tableOf(vault, pack, object, await vault.keyring.unwrap(object, of, name))
-    } catch (error) {
-      if (!isStoreError(error, 'BACKUP_MISMATCH')) throw error
-    }
-  }
-  return undefined
 }

@@ -2,15 +2,21 @@
 import { isStoreError, StoreError } from '../../errors.js'
 import { type ChunkIndex, type Holdings, type IndexMemory, indexOf, lookAround, problemOf } from './chunk-index.js'
 import { decodeListing, decodeRoot, infoOf, type Root, unreadableInfo } from './manifest.js'
+import type { PackLine } from './pack.js'
 import { PackReader } from './reading.js'
 import type { ChunkRef, Manifest, SnapshotInfo } from './repository.js'
 import { forEachAtOnce } from './slots.js'
+import { lineOfStray, strayPacks } from './strays.js'
 import { mismatch, snapshotName, snapshotPattern, type Vault } from './vault.js'
+
+/** Where lines stand that packs have said of themselves. */
+export const strayLines = 'packs/'
 
 export class Shelf {
   readonly vault: Vault
   readonly memory: IndexMemory = new Map()
   readonly packs: PackReader
+  readonly #strays = new Map<string, PackLine>()
   #index: Promise<ChunkIndex> | undefined
 
   constructor(vault: Vault) {
@@ -60,7 +66,8 @@ export class Shelf {
     return decodeListing(this.vault, root, listing)
   }
 
-  /** From where the index says; where that is wrong, it may have changed since it was read. */
+  /** From where the index says. Where that is wrong, it may have changed since it was read; or a part of it is lost, and what packs say of
+   *  themselves must do. */
   async chunk(ref: ChunkRef, signal?: AbortSignal): Promise<Buffer> {
     const index = await this.#lookUp(signal)
     try {
@@ -68,8 +75,16 @@ export class Shelf {
     } catch (error) {
       if (!isStoreError(error, 'BACKUP_MISMATCH')) throw error
       if (this.#index && (await this.#index) === index) this.#index = undefined
-      return this.packs.chunk(await this.#lookUp(signal), ref, signal)
     }
+    const fresh = await this.#lookUp(signal)
+    try {
+      return await this.packs.chunk(fresh, ref, signal)
+    } catch (error) {
+      if (!isStoreError(error, 'BACKUP_MISMATCH') || fresh.find(ref[0])) throw error
+    }
+    const holdings = await this.withStrays(await lookAround(this.vault, this.memory, signal), signal)
+    this.#index = Promise.resolve(indexOf(holdings, true))
+    return this.packs.chunk(await this.#index, ref, signal)
   }
 
   /** A fresh look, which reading goes by from now on. */
@@ -77,6 +92,18 @@ export class Shelf {
     const holdings = await lookAround(this.vault, this.memory, signal)
     this.#index = Promise.resolve(indexOf(holdings, true))
     return holdings
+  }
+
+  /** The same, and what packs say of themselves that no part of the index names. Each is read once. */
+  async withStrays(holdings: Holdings, signal?: AbortSignal): Promise<Holdings> {
+    const lines: PackLine[] = []
+    for (const pack of strayPacks(holdings)) {
+      const line = this.#strays.get(pack) ?? (await lineOfStray(this.vault, pack, signal))
+      if (!line) continue
+      this.#strays.set(pack, line)
+      lines.push(line)
+    }
+    return { ...holdings, indexes: new Map([...holdings.indexes, [strayLines, lines]]) }
   }
 
   /** The id that begins so. @throws NOT_FOUND · INVALID_OPTION  several do. */

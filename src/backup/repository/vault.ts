@@ -21,7 +21,7 @@ export const compressed = (bytes: Uint8Array): Promise<Buffer> => gzip(bytes, { 
 export const decompressed = (bytes: Uint8Array, bytesMax: number): Promise<Buffer> => gunzip(bytes, { maxOutputLength: bytesMax })
 
 /** Of a text object, unpacked. */
-const textBytesMax = 512 << 20
+const textBytesMax = 64 << 20
 const sealPattern = /\{"seal":"([0-9a-f]{64})"\}\n$/
 
 export interface Vault {

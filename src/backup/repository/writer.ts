@@ -208,7 +208,7 @@ class Writer implements SnapshotWriter {
   }
 
   async #end(): Promise<void> {
-    await this.#packing.quiet()
+    await this.#packing.leave()
     await this.#hold.release()
   }
 }

@@ -8,7 +8,7 @@ import { wholeNumber } from '../options.js'
 import { bytesText, count, durationText, paint, plain, print, printJson, remark } from '../output.js'
 import { progressBar } from '../progress.js'
 import { printFindings } from './findings.js'
-import { collect, directoriesOf, encryptionOf, locationOf, type TargetOptions, targetCommand, withRepository } from './target.js'
+import { collect, directoriesOf, encryptionOf, locationOf, stepBack, type TargetOptions, targetCommand, withRepository } from './target.js'
 
 interface InitOptions extends TargetOptions {
   readonly recipient?: readonly string[]
@@ -83,6 +83,7 @@ export function createCommand(): Command {
 }
 
 async function create(options: CreateOptions): Promise<void> {
+  stepBack()
   const interrupt = onCtrlC()
   const bar = progressBar('backup')
   try {

@@ -1,5 +1,6 @@
 /** Which repository, and with which keys: what every backup command is told in the same way. */
 import fs from 'node:fs'
+import os from 'node:os'
 import { resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { type EncryptionOptions, openRepository, type Repository, type TargetLocation } from '../../backup/index.js'
@@ -81,6 +82,15 @@ function read(file: string, option: string): string {
     return fs.readFileSync(file, 'utf8')
   } catch (error) {
     throw new CommandError(exitCodes.usage, `${option} ${file} cannot be read: ${(error as Error).message}.`, 'Check the path.')
+  }
+}
+
+/** Writers go first: a backup has time. To be called before any work, since threads that are there already keep their priority. */
+export function stepBack(): void {
+  try {
+    os.setPriority(os.constants.priority.PRIORITY_BELOW_NORMAL)
+  } catch {
+    // Not allowed here; then it competes like any other.
   }
 }
 

@@ -16,7 +16,7 @@ import { CommandError, exitCodes } from '../exit.js'
 import { durationText, moment, paint, plain, print, printJson, remark } from '../output.js'
 import { backupOptions, type CreateOptions, printReport, sourceOptions } from './create.js'
 import { type PolicyOptions, policyOf, policyOptions } from './forget.js'
-import { duration, encryptionOf, locationOf, type TargetOptions, targetCommand, withRepository } from './target.js'
+import { duration, encryptionOf, locationOf, stepBack, type TargetOptions, targetCommand, withRepository } from './target.js'
 
 interface WatchOptions extends CreateOptions, PolicyOptions {
   readonly every: number
@@ -44,6 +44,7 @@ option, old snapshots are forgotten and pruned after each backup. The first Ctrl
 }
 
 async function watch(options: WatchOptions): Promise<void> {
+  stepBack()
   const interrupt = onCtrlC()
   const location = locationOf(options.to)
   const encryption = encryptionOf(options)

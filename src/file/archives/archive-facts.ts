@@ -1,11 +1,12 @@
 /** What can be told of an archived transcript without reading it through: its header, its end, and, of a compressed one, the note beside it. */
 import { z } from 'zod'
+import type { ArchiveInfo } from '../../archives.js'
 import { errnoOf } from '../../errors.js'
-import type { ArchiveInfo } from '../../types.js'
 import { type Disk, readFully } from '../durable.js'
 import { Chain } from '../log/chain.js'
-import type { Seal } from '../log/record.js'
+import type { Header, Seal } from '../log/record.js'
 import { openTail } from '../log/tail.js'
+import { type ArchiveFile, archiveBytes, feedAll } from './archive-bytes.js'
 import { type ArchiveName, noteFile } from './archive-name.js'
 
 /** Beside a compressed archive: what reading all of it would tell. */
@@ -45,9 +46,25 @@ export function factsOfLog(disk: Disk, fd: number, tag: string): Facts | undefin
     })
     if (front.seq < 0 && span > size) break
   }
-  const { header } = front
+  return factsOfChain(front.header, openTail(disk, fd, size, tag, { records: 1 }), headerSeq, size)
+}
+
+/** The same of a compressed one whose note is gone: reads all of it. */
+export async function factsOfPacked(file: ArchiveFile, tag: string): Promise<Facts | undefined> {
+  const chain = new Chain(tag)
+  let headerSeq = -1
+  let bytes = 0
+  const sink = {
+    record(mark: { readonly seq: number }) {
+      if (headerSeq < 0) headerSeq = mark.seq
+    },
+  }
+  for await (const fed of feedAll(archiveBytes(file), chain, sink)) bytes = fed
+  return factsOfChain(chain.header, chain, headerSeq, bytes)
+}
+
+function factsOfChain(header: Header | undefined, end: Chain, headerSeq: number, bytes: number): Facts | undefined {
   if (!header?.key || !header.sessionId) return undefined
-  const end = openTail(disk, fd, size, tag, { records: 1 })
   const seal = end.seal && end.seal.reason !== 'checkpoint' && end.seal.reason !== 'suspect' ? end.seal : undefined
   const foreign = header.foreign?.lines ?? 0
   return {
@@ -58,7 +75,7 @@ export function factsOfLog(disk: Disk, fd: number, tag: string): Facts | undefin
     firstSeq: foreign > 0 ? 1 : headerSeq + 1,
     lastSeq: end.seq,
     records: end.seq - headerSeq + foreign - (seal ? 1 : 0),
-    bytes: size,
+    bytes,
   }
 }
 

@@ -1,5 +1,6 @@
 /** What maintenance does to the transcripts of a store that is in use. */
 import { StoreError } from '../../errors.js'
+import type { WaitOptions } from '../../types.js'
 import type { Metadata } from '../metadata/metadata.js'
 import type { BytesDone, BytesOptions } from './compaction.js'
 import type { Transcripts } from './transcripts.js'
@@ -28,7 +29,7 @@ export async function compactTranscript(
 }
 
 /** Finishes what the key's log may be sealed for. */
-async function bringUpToDate(transcripts: Transcripts, key: string, options: BytesOptions): Promise<void> {
+export async function bringUpToDate(transcripts: Transcripts, key: string, options: WaitOptions): Promise<void> {
   const gone = new Error('gone')
   const nothing = { run: () => [], result: () => undefined }
   await transcripts

@@ -13,7 +13,7 @@
  *  finds no stage. The new file gets a record in the seal's place, so that no sequence number is ever used twice. */
 import { errnoOf, ioError, StoreError } from '../../errors.js'
 import type { WaitOptions } from '../../types.js'
-import { type FileStat, makeDirectories, readFully, writeFully } from '../durable.js'
+import { type Disk, type FileStat, makeDirectories, readFully, writeFully } from '../durable.js'
 import type { Host } from '../host.js'
 import { Preparation } from '../job.js'
 import type { Held } from '../lock/baton.js'
@@ -161,16 +161,7 @@ export class Compaction {
       return await work({ source, sessionId, fd, stat, copy, into, path })
     } finally {
       disk.close(into)
-      this.#remove(path)
-    }
-  }
-
-  #remove(path: string): void {
-    try {
-      this.#tools.host.disk.unlink(path)
-    } catch (error) {
-      // It is in place, or the sweep takes it.
-      if (errnoOf(error) === undefined) throw error
+      removePrepared(disk, path)
     }
   }
 
@@ -279,6 +270,15 @@ function sourceOf({ transcript }: Open): Source {
 }
 
 const withoutLinks = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EMLINK', 'ENOSYS'])
+
+/** It is in place by now, or the sweep takes it. */
+export function removePrepared(disk: Disk, path: string): void {
+  try {
+    disk.unlink(path)
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+  }
+}
 
 /** What stands in the seal's place in the new file. */
 function placeholder({ from, at }: Seal): string {

@@ -1,4 +1,5 @@
 /** What is left of a journal: every change that is whole, in the order of the numbers, also behind a gap. */
+import type { Inside } from '../../file/backend.js'
 import { type Disk, readFully } from '../../file/durable.js'
 import { Chain } from '../../file/log/chain.js'
 import { readInPieces } from '../../file/log/pieces.js'
@@ -54,6 +55,30 @@ async function salvaged(disk: Disk, fd: number, size: number, signal?: AbortSign
   }
   const { header, lost, upTo, last } = found
   return { sound: false, base: header?.header.base, seal: undefined, ops, lost, lastSeq: upTo, last }
+}
+
+/** Sessions that a key named and names no more, as far as the journals tell. */
+export async function droppedIn({ host: { disk }, places, tag }: Inside, signal?: AbortSignal): Promise<Set<string>> {
+  const dropped = new Set<string>()
+  const named = new Map<string, string>()
+  const ops: SourceOp[] = []
+  // The present one first: a checkpoint in between makes it the one before.
+  for (const path of [places.journal, places.previousJournal]) {
+    if (disk.stat(path)?.kind !== 'file') continue
+    const fd = disk.open(path, 'read')
+    try {
+      ops.unshift(...(await journalSource(disk, fd, disk.fstat(fd).size, tag, signal)).ops)
+    } finally {
+      disk.close(fd)
+    }
+  }
+  for (const { key, entry, sessionId } of ops) {
+    const before = named.get(key)
+    if (before !== undefined && before !== sessionId) dropped.add(before)
+    if (entry) named.set(key, sessionId)
+    else dropped.add(sessionId)
+  }
+  return dropped
 }
 
 function note(ops: SourceOp[], bytes: Buffer, start: number, mark: LineMark): void {

@@ -2,6 +2,7 @@
  *
  *  The best case needs no judgement: the journal names the hash of the snapshot that it builds on, and the generation before folds to exactly
  *  that. Else the entries are put together from all that is left, and of two versions of one the later one counts. */
+import { withoutMark } from '../../file/metadata/mark.js'
 import type { JournalSource, SourceOp } from './journal-source.js'
 import type { SnapshotSource, StoredEntry } from './snapshot-source.js'
 
@@ -46,6 +47,7 @@ export function merge(sources: MetadataSources, exact: ReadonlyMap<string, Store
   takeJournal(merged, journal)
   takeHeaders(merged, sources)
   oneKeyEach(merged)
+  unmarkArchived(merged, sources)
   merged.keysLost.push(...(snapshot?.broken ?? []).filter((key) => !merged.entries.has(key)))
   const unreadable = snapshot?.unreadable ?? 0
   if (unreadable > 0 && !exact) merged.lost.push(`Of ${many(unreadable, 'line')} of sessions.json not even the key can be read.`)
@@ -79,6 +81,11 @@ function takePrevious(merged: Merged, { previousSnapshot, previousJournal, archi
   merged.recovered.push(`From the generation before: ${named(older)}.`)
   if (snapshot || previousJournal?.seal === undefined)
     merged.lost.push(`Later changes to the fields of ${named(older)}, if there were any.`)
+}
+
+/** One that was deleted since comes back without its transcript; so it may not say how far that goes. */
+function unmarkArchived({ entries }: Merged, { archived }: MetadataSources): void {
+  for (const [key, entry] of entries) if (archived.has(entry.sessionId)) entries.set(key, { ...entry, json: withoutMark(entry.json) })
 }
 
 function takeJournal({ entries, recovered, lost }: Merged, journal: JournalSource | undefined): void {

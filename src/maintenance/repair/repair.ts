@@ -7,8 +7,9 @@ import type { ActionReport, RepairAction, RepairPlan, RepairReport } from '../..
 import { readFormat, repairFormat } from './format-repair.js'
 import { repairLog } from './log-repair.js'
 import { repairMetadata } from './metadata-repair.js'
-import { slotOf } from './plan.js'
 import { assertPlan } from './plan-schema.js'
+import { repairSession } from './sessions-repair.js'
+import { moveAside } from './surroundings.js'
 
 export interface ApplyOptions {
   readonly signal?: AbortSignal | undefined
@@ -54,12 +55,15 @@ async function reported(inside: Inside, plan: RepairPlan, action: RepairAction, 
   return report
 }
 
-function apply(inside: Inside, plan: RepairPlan, action: RepairAction, signal: AbortSignal | undefined): Promise<string | undefined> {
+async function apply(inside: Inside, plan: RepairPlan, action: RepairAction, signal: AbortSignal | undefined): Promise<string | undefined> {
   const { work } = action
   if (work.kind === 'rewrite-log') return repairLog(siteOf(inside, action), plan, action, work, signal)
   if (work.kind === 'rebuild-metadata') return repairMetadata(inside, plan, action, work)
   if (work.kind === 'remake-format') return repairFormat(inside, plan, action, work.text)
-  throw new StoreError('INVALID_OPTION', `this version cannot do ${work.kind}.`, { hint: 'Nothing was changed.' })
+  if (work.kind === 'move-aside') return moveAside(inside, plan, action, work.names)
+  if (work.kind === 'set-permissions') inside.host.disk.chmod?.(`${inside.places.store}/${action.file}`, work.mode)
+  else await repairSession(inside, action, work, signal)
+  return undefined
 }
 
 /** What kept the store from being opened may be gone. */
@@ -84,7 +88,7 @@ function siteOf({ host, places, options, counters, tag, transcripts }: Inside, {
     path: `${places.store}/${file}`,
     directory: archived ? places.archive : places.transcripts,
     quarantine: places.quarantine,
-    baton: transcripts.baton(slotOf(sessionId ?? '')),
+    baton: transcripts.slots.of(sessionId ?? ''),
     waitMs: options.waitMs,
     atRest: archived,
   }

@@ -3,7 +3,7 @@
  *  the locks of the one whose turn it is (file/transcripts/retiring.ts). */
 import { isStoreError, StoreError } from '../../errors.js'
 import type { Inside } from '../../file/backend.js'
-import { type Cells, passingEntryOf } from '../../file/metadata/cells.js'
+import { type Cells, markOf, passingEntryOf } from '../../file/metadata/cells.js'
 import { hasPendingInput } from '../../file/transcripts/pending.js'
 import type { Entry } from '../../types.js'
 import type { ArchivedSession, ProtectedSession, ProtectedWhy, RemovedFile, RetainOptions, RetentionReport } from '../../upkeep.js'
@@ -89,8 +89,12 @@ async function gather({ host, metadata, transcripts }: Inside, pace: Pace): Prom
   const all: Gathered = { entries: [], usage: new Map(), cells }
   for (const [key, cell] of cells) {
     const { sessionId, revision, updatedAt } = passingEntryOf(cell)
-    all.entries.push({ key, sessionId, revision, updatedAt, protectedBy: undefined })
     const stat = host.disk.stat(transcripts.pathOf(sessionId))
+    // Closed since by somebody else.
+    if (!stat && (await metadata.sessionIdOf(key)) !== sessionId) continue
+    // It has had a transcript, and that is gone.
+    const protectedBy = !stat && markOf(cell) ? 'damaged' : undefined
+    all.entries.push({ key, sessionId, revision, updatedAt, protectedBy })
     if (stat) all.usage.set(sessionId, { bytes: stat.size, changedAt: stat.ctimeMs })
     await pace.breathe()
     pace.signal?.throwIfAborted()

@@ -23,6 +23,14 @@ async function filled(dir: string, sessions = 3, records = 5): Promise<void> {
   await store.close()
 }
 
+/** Killed before anything could say in the metadata how far its transcripts go. */
+async function filledAndKilled(dir: string): Promise<void> {
+  const store = await SessionStore.open(path.join(scratch(), 'living'))
+  for (let n = 0; n < 5; n++) await store.session('agent:0').append({ type: 'message', n, text: 'x'.repeat(100) })
+  fs.cpSync(path.join(dirs.at(-1)!, 'living'), dir, { recursive: true })
+  await store.close()
+}
+
 const file = (dir: string) => {
   const names = fs.readdirSync(path.join(dir, 'transcripts')).sort()
   return path.join(dir, 'transcripts', names[0]!)
@@ -79,7 +87,7 @@ describe('a snapshot', () => {
   // F29: a chunk is missing, everything still parses.
   test('a transcript that has lost its end is an alarm, and stays one until it is accepted', async () => {
     const dir = path.join(scratch(), 'store')
-    await filled(dir)
+    await filledAndKilled(dir)
     const repository = new MemoryRepository()
     await createBackup({ repository, store: dir })
     const lines = fs.readFileSync(file(dir), 'utf8').split('\n')
