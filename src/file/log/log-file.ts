@@ -319,6 +319,6 @@ export class LogFile {
 export function logCorrupt(label: string, damage: { why: string; byte: number; seq: number }): StoreError {
   return new StoreError('LOG_CORRUPT', `${label} is damaged at byte ${damage.byte}, seq ${damage.seq}: ${damage.why}.`, {
     details: { file: label, byte: damage.byte, seq: damage.seq, why: damage.why },
-    hint: 'Nothing was written and nothing is repaired by itself; other sessions go on. `holdfast verify` shows the extent; keep the file.',
+    hint: 'Nothing was written and nothing is repaired by itself; other sessions go on. `holdfast verify` shows the extent, `holdfast repair` what can be saved; keep the file.',
   })
 }
