@@ -76,6 +76,8 @@ const calls: readonly Call[] = [
   { name: 'tail(50), 50,000 lines', run: (store) => store.session('long').tail(50) },
   { name: 'read, 50,000 lines', run: (store) => drain(store.session('long').read()) },
   { name: 'verify', run: (store) => store.verify() },
+  { name: 'retain, dry run', run: (store) => store.retain({ rules: { maxCount: 1_000 }, dryRun: true }) },
+  { name: 'maintain', run: (store) => store.maintain({ verifyShare: 0.2 }) },
   { name: 'rotate', before: (store) => store.session('turned').append(messageRecord(1)), run: (store) => store.session('turned').rotate() },
   { name: 'delete', before: (store) => store.update('gone', () => entryFields(1)), run: (store) => store.delete('gone') },
 ]

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { systemClock } from '../src/clock.js'
 import { SessionStore } from '../src/index.js'
+import { runMaintenance } from './beside-maintenance.js'
 import { countOf } from './compare/peer.js'
 import { peerNamed } from './compare/peers.js'
 import { countUp } from './harness/contestants.js'
@@ -52,6 +53,8 @@ async function setUp(task: Task): Promise<Job> {
       return remembering(task)
     case 'turns':
       return turning(task)
+    case 'maintain':
+      return runMaintenance(task)
     case 'idle-lanes':
       return idling(task)
   }

@@ -2,6 +2,8 @@
 import { appendPower } from './append-power.js'
 import { appendProcess } from './append-process.js'
 import { appendTogether } from './append-together.js'
+import { backup } from './backup.js'
+import { besideMaintenance } from './beside-maintenance.js'
 import { eventLoop } from './event-loop.js'
 import { faults } from './faults.js'
 import { get } from './get.js'
@@ -29,6 +31,7 @@ export const workloads: readonly Workload[] = [
   appendProcess,
   appendPower,
   appendTogether,
+  besideMaintenance,
   turns,
   turnHandOver,
   idleLanes,
@@ -38,4 +41,5 @@ export const workloads: readonly Workload[] = [
   processesOwnSessions,
   processesMetadata,
   faults,
+  backup,
 ]

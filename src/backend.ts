@@ -1,3 +1,4 @@
+import type { ArchiveInfo, CompactBytesOptions, CompactBytesReceipt, RestoreOptions, RestoreReceipt } from './archives.js'
 import type { StoreError } from './errors.js'
 import type { RepairPlan, RepairReport } from './repair-plan.js'
 import type {
@@ -56,6 +57,8 @@ export interface Backend {
   /** Folds what has been journaled into the snapshot. A backend without journal returns at once. */
   checkpoint(): Promise<void>
   locks(): Promise<LockStatus[]>
+  /** What it was found damaged with, where it was opened nevertheless. */
+  readonly damage: StoreError | undefined
   stats(): StoreStats
   close(): Promise<void>
   readonly turns: TurnPort
@@ -92,6 +95,12 @@ export interface SummaryReceipt {
 
 /** Care of what is stored: each backend knows its own damage. */
 export interface MaintenancePort {
+  /** Writes a key's transcript anew without what can go; keeps the whole of the old one. */
+  compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt>
+  /** Transcripts that are not in use any more, newest first; of one key, or all. */
+  archives(key: string | undefined): Promise<ArchiveInfo[]>
+  readArchive(archive: string, options: ReadOptions): AsyncIterable<StoredRecord>
+  restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt>
   verify(options: VerifyOptions): Promise<VerifyReport>
   planRepair(options: VerifyOptions): Promise<RepairPlan>
   repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>

@@ -1,3 +1,4 @@
+export type * from './archives.js'
 export type { Effect, ErrorCode, ErrorKind } from './errors.js'
 export { errorCodes, isStoreError, StoreError } from './errors.js'
 export type * from './findings.js'

@@ -1,19 +1,11 @@
 /** What callers hand in, checked before anything else happens. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
+import type { CompactBytesOptions, CompactOptions, RestoreOptions } from './archives.js'
 import type { CheckedMaintenance, EncodedRecord } from './backend.js'
 import { StoreError } from './errors.js'
 import { retentionRules } from './maintenance/retention/rules.js'
-import type {
-  AppendOptions,
-  CompactOptions,
-  ReadOptions,
-  StoreOptions,
-  TailOptions,
-  TurnOptions,
-  TurnsOptions,
-  WaitOptions,
-} from './types.js'
+import type { AppendOptions, ReadOptions, StoreOptions, TailOptions, TurnOptions, TurnsOptions, WaitOptions } from './types.js'
 import type { MaintenanceOptions, RetainOptions } from './upkeep.js'
 
 export const keyCharactersMax = 512
@@ -62,6 +54,15 @@ const tail = z.strictObject({ compacted: z.boolean().optional() })
 const keepLastDefault = 20
 const keepLastMax = 1_000_000
 const isFunction = (value: unknown): value is (...of: never[]) => unknown => typeof value === 'function'
+const compactBytes = wait.extend({
+  minBytes: seq.min(1).optional(),
+  onProgress: z.custom<CompactBytesOptions['onProgress']>(isFunction, 'must be a function').optional(),
+})
+const restore = wait.extend({
+  key: z.string(),
+  entry: z.custom<object>((value) => typeof value === 'object' && value !== null && !Array.isArray(value), 'must be an object').optional(),
+  onProgress: z.custom<RestoreOptions['onProgress']>(isFunction, 'must be a function').optional(),
+})
 const compact = wait.extend({
   keepLast: z.number().int().min(0).max(keepLastMax).default(keepLastDefault),
   summarize: z.custom<CompactOptions['summarize']>(isFunction, 'must be a function'),
@@ -86,6 +87,9 @@ const maintenance = z.strictObject({
   leaseMs: z.number().int().min(1_000).max(millisecondsMax).default(30_000),
   retention: retentionRules.optional(),
   protect,
+  compactBytes: z
+    .strictObject({ voidShare: z.number().min(0.05).max(1).optional(), minBytes: z.number().int().min(1).optional() })
+    .optional(),
   verifyShare: z.number().min(0).max(1).default(0.05),
   onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
 })
@@ -170,6 +174,16 @@ export function checkMaintenance(options: MaintenanceOptions | undefined): Check
 
 export function checkCompact(options: CompactOptions) {
   return checkWith(compact, options, 'options')
+}
+
+export function checkCompactBytes(options: CompactBytesOptions | undefined): CompactBytesOptions {
+  return options === undefined ? {} : checkWith(compactBytes, options, 'options')
+}
+
+export function checkRestore(options: RestoreOptions): RestoreOptions {
+  const of = checkWith(restore, options, 'options')
+  checkKey(of.key)
+  return of
 }
 
 export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {

@@ -29,8 +29,8 @@ export type RepairKind =
   | 'archive-transcript'
   /** A transcript that its entry names comes back from where it is. */
   | 'restore-transcript'
-  /** The entry of a transcript that is gone no longer says how long that was. */
-  | 'clear-mark'
+  /** A transcript that is gone begins anew, behind the numbers that it had. */
+  | 'begin-anew'
   /** Something that does not belong there goes to quarantine. */
   | 'move-aside'
   | 'set-permissions'
@@ -91,11 +91,13 @@ export type RepairWork =
   | MetadataRebuild
   | { readonly kind: 'remake-format'; readonly text: string }
   | { readonly kind: 'finish-work' }
-  | { readonly kind: 'attach-transcript'; readonly createdAt: number }
+  /** The entry's JSON text. */
+  | { readonly kind: 'attach-transcript'; readonly entry: string }
   | { readonly kind: 'archive-transcript' }
   | { readonly kind: 'restore-transcript'; readonly from: string }
-  | { readonly kind: 'clear-mark' }
-  | { readonly kind: 'move-aside' }
+  | { readonly kind: 'begin-anew'; readonly header: Readonly<Record<string, unknown>>; readonly headerSeq: number }
+  /** Names in the directory `file`. */
+  | { readonly kind: 'move-aside'; readonly names: readonly string[] }
   | { readonly kind: 'set-permissions'; readonly mode: number }
 
 /** How the new log comes out of the old one's bytes. */
@@ -116,12 +118,11 @@ export interface LogRewrite {
   readonly last: { readonly seq: number; readonly crc: number }
 }
 
-/** The entries of the new sessions.json, as JSON text each, in their order. */
+/** The new sessions.json follows from the files that are named in `requires`; it must come out with this hash. */
 export interface MetadataRebuild {
   readonly kind: 'rebuild-metadata'
   /** exact: the very bytes whose hash the journal names, which goes on as it is · anew: a new pair. */
   readonly how: 'exact' | 'anew'
-  readonly entries: readonly (readonly [key: string, entry: string])[]
   /** SHA-256 of the new sessions.json. */
   readonly hash: string
   /** Of the new journal's header. */

@@ -1,12 +1,12 @@
 /** One session by its key: its transcript. Holds nothing but the key; which session id the key names is asked on every call. */
-import type { Backend } from './backend.js'
-import { checkAppend, checkCompact, checkRead, checkTail, checkWait, encodeRecords } from './input.js'
+
+import type { CompactBytesOptions, CompactBytesReceipt, CompactOptions, CompactReceipt } from './archives.js'
+import type { Backend, MaintenancePort } from './backend.js'
+import { checkAppend, checkCompact, checkCompactBytes, checkRead, checkTail, checkWait, encodeRecords } from './input.js'
 import { compactContext } from './maintenance/compaction/context.js'
 import type {
   AppendOptions,
   AppendReceipt,
-  CompactOptions,
-  CompactReceipt,
   ReadOptions,
   RotateReceipt,
   StoredRecord,
@@ -17,6 +17,7 @@ import type {
 
 export interface SessionTools {
   readonly backend: Backend
+  readonly maintenance: MaintenancePort
   readonly recordBytesMax: number
   run<R>(work: () => Promise<R>): Promise<R>
   assertOpen(): void
@@ -77,6 +78,14 @@ export class Session {
   async compact(options: CompactOptions): Promise<CompactReceipt> {
     const checked = checkCompact(options)
     return this.#tools.run(() => compactContext(this.#tools.backend, this.key, checked, this.#tools.recordBytesMax))
+  }
+
+  /** Writes the transcript anew without void lines and without the records that a summary stands for. The whole of the old file goes to
+   *  `archive/`. The copy is made with no lock held; others go on reading and appending. Sequence numbers, ids and requests stay what they were.
+   *  @throws the signal's reason, DISK_FULL  effect none · LOG_CORRUPT  effect none: the transcript is damaged · LOCK_TIMEOUT, LOCK_LOST. */
+  async compactBytes(options?: CompactBytesOptions): Promise<CompactBytesReceipt> {
+    const checked = checkCompactBytes(options)
+    return this.#tools.run(() => this.#tools.maintenance.compactBytes(this.key, checked))
   }
 
   /** Goes on under a new session id; the old transcript is closed and kept in `archive/`.

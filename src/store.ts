@@ -1,6 +1,7 @@
 /** The store as its users see it: checks what comes in and hands it to the backend. No I/O and no format here. */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { uuidv7 } from 'uuidv7'
+import type { ArchiveInfo, RestoreOptions, RestoreReceipt } from './archives.js'
 import type { Backend, MaintenancePort, Running } from './backend.js'
 import { StoreError } from './errors.js'
 import { openFileBackend } from './file/backend.js'
@@ -10,6 +11,8 @@ import {
   checkKey,
   checkMaintenance,
   checkOptions,
+  checkRead,
+  checkRestore,
   checkRetain,
   checkTail,
   checkTurn,
@@ -25,7 +28,9 @@ import { Turns } from './turns/turns.js'
 import type {
   Entry,
   LockStatus,
+  ReadOptions,
   SessionsView,
+  StoredRecord,
   StoreOptions,
   StoreStats,
   Turn,
@@ -83,7 +88,7 @@ export class SessionStore<T extends object = Fields> {
   }
 
   /** Opens the store in a directory, and makes it where there is none (unless `readOnly`).
-   *  @throws STORE_CORRUPT, LOG_CORRUPT  its metadata is damaged · STORE_FORMAT_UNSUPPORTED  a newer version wrote it ·
+   *  @throws STORE_CORRUPT, LOG_CORRUPT  its metadata is damaged, and it is opened neither `readOnly` nor to `repair` · STORE_FORMAT_UNSUPPORTED  a newer version wrote it ·
    *          NOT_FOUND  readOnly and nothing there · IO_FAILED, DISK_FULL. Effect none in every case. */
   static async open<S extends StandardSchemaV1 | undefined = undefined>(
     directory: string,
@@ -174,6 +179,7 @@ export class SessionStore<T extends object = Fields> {
     checkKey(key)
     return new Session(key, {
       backend: this.#backend,
+      maintenance: this.#maintenance,
       recordBytesMax: this.#recordBytesMax,
       run: (work) => this.#run(work),
       assertOpen: () => this.#assertOpen(),
@@ -207,6 +213,31 @@ export class SessionStore<T extends object = Fields> {
     checkKey(key)
     this.#assertOpen()
     return this.#turns.interrupt(key)
+  }
+
+  /** Transcripts that are not in use any more, newest first: of sessions that were rotated or deleted, and what was before a compaction.
+   *  @param key  only those that this key has named, be it deleted since. */
+  async archives(key?: string): Promise<ArchiveInfo[]> {
+    if (key !== undefined) checkKey(key)
+    return this.#run(() => this.#maintenance.archives(key))
+  }
+
+  /** The records of an archived transcript, compressed or not, in order.
+   *  @throws NOT_FOUND · LOG_CORRUPT  when it comes to damage, after everything before it has been handed out. */
+  readArchive(archive: string, options?: ReadOptions): AsyncIterable<StoredRecord> {
+    const checked = checkRead(options)
+    this.#assertOpen()
+    return this.#maintenance.readArchive(String(archive), checked)
+  }
+
+  /** Brings an archived transcript back as a session under a key that names none: records, their numbers and ids, under a fresh session id. No
+   *  turn goes on in it. The archive stays as it is.
+   *  @throws NOT_FOUND  there is no such archive · INVALID_KEY  the key names a session · LOG_CORRUPT  the archive is damaged · DISK_FULL ·
+   *          INVALID_ENTRY. Effect none · IO_FAILED  see effect. */
+  async restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt> {
+    const checked = checkRestore(options)
+    const entry = this.#schema ? this.#validate(checked.key, checked.entry ?? {}) : checked.entry
+    return this.#run(() => this.#maintenance.restoreArchive(String(archive), { ...checked, entry }))
   }
 
   /** Folds the journal into sessions.json. */
@@ -252,6 +283,12 @@ export class SessionStore<T extends object = Fields> {
   async locks(): Promise<LockStatus[]> {
     this.#assertOpen()
     return this.#backend.locks()
+  }
+
+  /** What is wrong with the metadata of a store that was opened `readOnly`, or to `repair`, nevertheless: found when it was opened. Whatever
+   *  needs the damaged part throws the same; `verify`, `planRepair`, `locks` and `stats` work. undefined for nothing, and after the repair. */
+  get damage(): StoreError | undefined {
+    return this.#backend.damage
   }
 
   stats(): StoreStats {

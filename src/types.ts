@@ -1,5 +1,5 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import type { Finding } from './findings.js'
+import type { Finding, FindingKind } from './findings.js'
 import type { MaintenanceOptions } from './upkeep.js'
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
@@ -56,7 +56,8 @@ export interface StoreOptions<S extends StandardSchemaV1 | undefined = undefined
   /** auto: fold the journal into sessions.json when it has outgrown it. always: on every commit, for tools that read sessions.json. */
   checkpoint?: 'auto' | 'always'
   lock?: LockOptions
-  /** Never writes, takes no lock, creates nothing; works on a read-only mount and beside live writers. */
+  /** Never writes, takes no lock, creates nothing; works on a read-only mount and beside live writers. Opens also a store whose metadata is
+   *  damaged: `store.damage` tells, what needs the damaged part throws it, and everything else works. */
   readOnly?: boolean
   /** Opens also a store whose metadata is damaged, to mend it: `verify`, `planRepair`, `repair`, `locks` and `stats` work; everything else
    *  throws the damage until it is repaired, and goes on with the same handle afterwards. Creates no store. */
@@ -108,31 +109,6 @@ export interface TailOptions {
   compacted?: boolean | undefined
 }
 
-export interface CompactOptions extends WaitOptions {
-  /** How many of the last records stay as they are, at least. 0 to 1,000,000, default 20. */
-  keepLast?: number | undefined
-  /** Makes the summary of these records: first the summary before, if there is one (`record.type` is `summary`), then what has been said since.
-   *  May take minutes: nothing is held meanwhile. What it throws, `compact` throws, and nothing is written. */
-  summarize: (records: readonly StoredRecord[], context: { readonly signal: AbortSignal }) => string | Promise<string>
-  /** Whether `records[at]` may be the first that stays; asked from `keepLast` backwards. Default: never between a tool call and its result, in
-   *  the forms of OpenAI, Anthropic and pi. An input is never parted from the turn that takes it, whatever this says. */
-  cutBefore?: ((records: readonly StoredRecord[], at: number) => boolean) | undefined
-  requestId?: string | undefined
-  channelId?: string | undefined
-}
-
-export interface CompactReceipt {
-  /** False when there was nothing to summarize; and when somebody else's summary, come in meanwhile, stands for as much: then the rest is of that one. */
-  readonly compacted: boolean
-  /** undefined for a key that names none. */
-  readonly sessionId: string | undefined
-  /** Of the summary; undefined when there is none. */
-  readonly seq: number | undefined
-  /** The last record that it stands for, and how many it stands for, those of earlier summaries among them. */
-  readonly upTo: number | undefined
-  readonly records: number
-}
-
 export interface RotateReceipt {
   readonly sessionId: string
   readonly previousSessionId: string
@@ -163,6 +139,8 @@ export interface LockStatus {
 }
 
 export interface VerifyOptions {
+  /** Looks at what a chat makes of its records, too: tool calls without a result, parents that are missing, two roots. Default false. */
+  chat?: boolean | undefined
   /** Bytes read, and bytes to read. */
   onProgress?: ((done: number, total: number) => void) | undefined
   signal?: AbortSignal | undefined
@@ -173,8 +151,10 @@ export interface VerifyReport {
   readonly ok: boolean
   readonly files: readonly FileReport[]
   readonly damage: readonly Damage[]
-  /** Everything that was noticed, damage included, in the order of the files. */
+  /** Everything that was noticed, damage included, in the order of the files. At most 1,000 of each kind in a file, 10,000 in all. */
   readonly findings: readonly Finding[]
+  /** How many more there are, of each kind. */
+  readonly omitted: Readonly<Partial<Record<FindingKind, number>>>
 }
 
 export interface FileReport {

@@ -118,10 +118,19 @@ export interface MaintenanceOptions<E = unknown> {
   readonly retention?: RetentionRules | undefined
   /** As in `RetainOptions`. */
   readonly protect?: ((key: string, entry: E) => boolean) | undefined
+  /** When transcripts are written anew without what can go; `{}` for the defaults. Default: never. The old file goes to `archive/`. */
+  readonly compactBytes?: BytesCompaction | undefined
   /** Which part of the bytes of all transcripts and archives is verified in a round, 0 to 1, default 0.05; begun anew when all is done. */
   readonly verifyShare?: number | undefined
   /** Told of everything that is done. `holdfast:maintenance` says the same. What it throws is ignored. */
   readonly onEvent?: ((event: MaintenanceEvent) => void) | undefined
+}
+
+export interface BytesCompaction {
+  /** Which part of the file could go, at least: void lines, and what a summary stands for. 0.05 to 1, default 0.5. */
+  readonly voidShare?: number | undefined
+  /** How many bytes, at least; 1 or more, default 1 MiB. */
+  readonly minBytes?: number | undefined
 }
 
 /** leader: who does it · step: what was done, one unit of it or, without a key and file, all of it · damage: what verifying has come across. */

@@ -48,6 +48,7 @@ const layers: readonly { readonly parts: readonly string[]; readonly peers?: tru
   { parts: ['turns', 'maintenance', 'backup'] },
   { parts: ['file', 'postgres'] },
   { parts: ['backend.ts'] },
+  { parts: ['archives.ts'] },
   { parts: ['errors.ts', 'types.ts', 'clock.ts'] },
   { parts: ['repair-plan.ts'] },
   { parts: ['findings.ts', 'upkeep.ts'] },

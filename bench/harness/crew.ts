@@ -24,6 +24,7 @@ export type Task =
     }
   /** Turns of `lastMs` on one key, each begun as soon as the one before is over. */
   | { readonly kind: 'turns'; readonly dir: string; readonly key: string; readonly lastMs: number }
+  | { readonly kind: 'maintain'; readonly dir: string }
   | { readonly kind: 'idle-lanes'; readonly dir: string; readonly keys: number }
   | { readonly kind: 'memory'; readonly peer: string | undefined; readonly dir: string }
 

@@ -2,12 +2,18 @@
 /** `holdfast`: from the arguments to an exit code. Each command has its own file; what the codes mean is in exit.ts. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
+import { archivesCommand, restoreArchiveCommand } from './archives.js'
+import { backupCommand } from './backup/command.js'
+import { compactCommand } from './compact.js'
 import { exitCodes, exitCodesHelp, failureOf, printFailure } from './exit.js'
 import { importCommand } from './import/command.js'
 import { interruptCommand } from './interrupt.js'
 import { listCommand } from './list.js'
 import { locksCommand } from './locks.js'
+import { maintainCommand } from './maintain.js'
 import { repairCommand } from './repair.js'
+import { retainCommand } from './retain.js'
+import { rotateCommand } from './rotate.js'
 import { showCommand } from './show.js'
 import { statsCommand } from './stats.js'
 import { stressCommand } from './stress/command.js'
@@ -37,10 +43,17 @@ ${exitCodesHelp}`,
     statsCommand(),
     verifyCommand(),
     repairCommand(),
+    compactCommand(),
+    rotateCommand(),
+    archivesCommand(),
+    restoreArchiveCommand(),
+    retainCommand(),
+    maintainCommand(),
     importCommand(),
     stressCommand(),
   ]
   for (const command of commands) root.addCommand(command.copyInheritedSettings(root))
+  root.addCommand(backupCommand(root))
   return root
 }
 

@@ -1,9 +1,7 @@
-/** A store's verify report, also of a store that is too damaged to be opened. */
+/** A store's verify report, also of a store that is too damaged to be listed. */
 import { resolve } from 'node:path'
-import { isStoreError } from '../errors.js'
-import { nodeDisk } from '../file/durable.js'
 import { placesIn } from '../file/format.js'
-import { readIdentity } from '../file/lock/identity.js'
+import { systemHost } from '../file/host.js'
 import { bootTag } from '../file/log/chain.js'
 import type { SessionStore, VerifyReport } from '../index.js'
 import { verifyStore } from '../maintenance/verify/verify.js'
@@ -12,28 +10,22 @@ import { withStoreToRead } from './options.js'
 type Store = SessionStore<Record<string, unknown>>
 
 export interface VerifyOptions {
+  readonly chat?: boolean
   readonly onProgress: (done: number, total: number) => void
   readonly signal: AbortSignal
 }
 
-/** Runs `work` on the report, and on the store where it could be opened. */
-export async function withReport<R>(
+/** Runs `work` on the report, and on the store where its metadata can be read. */
+export function withReport<R>(
   dir: string,
   options: VerifyOptions,
   work: (report: VerifyReport, store: Store | undefined) => Promise<R>,
 ): Promise<R> {
-  let opened = false
-  try {
-    return await withStoreToRead(dir, async (store) => {
-      opened = true
-      return work(await store.verify(options), store)
-    })
-  } catch (error) {
-    if (opened || !isStoreError(error) || error.kind !== 'damaged' || error.code === 'STORE_FORMAT_UNSUPPORTED') throw error
-    // What kept it from being opened is the first finding; every file is looked at all the same.
-    return work(
-      await verifyStore(nodeDisk, placesIn(resolve(dir)), bootTag(readIdentity().boot), () => Promise.reject(error), options),
-      undefined,
-    )
-  }
+  return withStoreToRead(dir, async (store) => {
+    const { damage } = store
+    if (!damage) return work(await store.verify(options), store)
+    // Every file is looked at all the same.
+    const host = systemHost()
+    return work(await verifyStore(host, placesIn(resolve(dir)), bootTag(host.identity.boot), options, damage), undefined)
+  })
 }

@@ -3,6 +3,8 @@ import fs from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Entry, Session, TurnStatus } from '../index.js'
+import { showArchive } from './archives.js'
+import { CommandError, exitCodes } from './exit.js'
 import { type CommonOptions, storeCommand, unknownKey, withStoreToRead } from './options.js'
 import { bytesText, moment, paint, plain, print, printFacts, printJson, visible } from './output.js'
 import { factsOf, holderText } from './turn-rows.js'
@@ -18,15 +20,29 @@ interface TranscriptFacts {
 }
 
 export function showCommand(): Command {
-  return storeCommand('show', 'Show the entry of a session, and facts about its transcript', [
+  return storeCommand('show', 'Show the entry of a session, and facts about its transcript; or print an archive', [
     'holdfast show agent:main:main',
+    'holdfast show --archive 019b7703-e400-7000-8000-000000000002',
     "holdfast show agent:main:main --json | jq '.transcript.records'",
   ])
-    .argument('<key>', 'session key, exactly')
+    .argument('[key]', 'session key, exactly')
+    .option('--archive <id>', 'an archived transcript instead, as `holdfast archives` shows it: what it is, and its records')
     .action(show)
 }
 
-async function show(key: string, { store: dir, json }: CommonOptions): Promise<void> {
+interface Options extends CommonOptions {
+  readonly archive?: string
+}
+
+async function show(key: string | undefined, options: Options): Promise<void> {
+  const { store: dir, json, archive } = options
+  if ((key === undefined) === (archive === undefined))
+    throw new CommandError(
+      exitCodes.usage,
+      "missing required argument 'key', or --archive; not both.",
+      'See `holdfast list` and `holdfast archives`.',
+    )
+  if (archive !== undefined || key === undefined) return showArchive(archive ?? '', options)
   await withStoreToRead(dir, async (store) => {
     const entry = await store.get(key)
     if (!entry) throw unknownKey(key, dir)

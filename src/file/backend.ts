@@ -17,6 +17,7 @@ import type {
   TailOptions,
   WaitOptions,
 } from '../types.js'
+import { archivedEnd } from './archives/turn-ends.js'
 import { checkFormat, giveBirth, isComplete, makeStoreDirectories, placesIn, type StorePlaces } from './format.js'
 import { type Host, systemHost } from './host.js'
 import { Baton } from './lock/baton.js'
@@ -65,6 +66,7 @@ export interface Inside {
 
 /** A store that small is folded on closing: the next open reads one file. */
 const foldOnCloseBytesMax = 4 << 20
+const tidyMs = 500
 const readTriesMax = 20
 
 /** Opens the store in `dir`, and makes it where there is none. */
@@ -76,7 +78,7 @@ export async function openFileBackend(dir: string, options: FileBackendOptions, 
   try {
     const traces = [places.format, places.snapshot, places.journal, places.transcripts]
     const prepare = async (): Promise<undefined> => {
-      if (options.readOnly) assertThere(host, options.repair ? traces : [places.format, places.snapshot], places.store)
+      if (options.readOnly) assertThere(host, traces, places.store)
       else {
         checkFormat(host, places)
         makeStoreDirectories(host, places)
@@ -88,18 +90,21 @@ export async function openFileBackend(dir: string, options: FileBackendOptions, 
     const damage = await prepare().catch((error: unknown) => toleratedIn(error, options))
     if (!options.readOnly && options.durability === 'power') await syncNames(host, places)
     const backend = new FileBackend(host, places, options, counters, metadataBaton, tag)
-    backend.inside.vital.damage = damage
+    const { vital } = backend.inside
+    vital.damage = damage
     if (damage && !options.readOnly) makeStoreDirectories(host, places)
-    await backend.load().catch((error: unknown) => toleratedIn(error, options))
+    await backend.load().catch((error: unknown) => {
+      vital.damage ??= toleratedIn(error, options)
+    })
     return backend
   } catch (error) {
     throw ioError(error, `opening the store ${dir}`, 'none')
   }
 }
 
-/** What keeps others from opening the store, and not whoever has come to mend it. */
-function toleratedIn(error: unknown, { repair }: FileBackendOptions): StoreError {
-  if (repair && isStoreError(error) && error.kind === 'damaged' && error.code !== 'STORE_FORMAT_UNSUPPORTED') return error
+/** What keeps others from opening the store, and neither whoever has come to mend it, nor whoever only looks: what is sound can be read. */
+function toleratedIn(error: unknown, { repair, readOnly }: FileBackendOptions): StoreError {
+  if ((repair || readOnly) && isStoreError(error) && error.kind === 'damaged' && error.code !== 'STORE_FORMAT_UNSUPPORTED') return error
   throw error
 }
 
@@ -173,12 +178,9 @@ export class FileBackend implements Backend {
       },
       commit: async (key, wait, jobFor) => typed(this.#transcripts.commit(key, wait, jobFor), 'writing for a turn', 'none'),
       sessionIdOf: (key) => this.#metadata.sessionIdOf(key),
-      source: (sessionId) => this.#source(sessionId),
-      archived: (sessionId) => ({
-        ...this.#source(sessionId),
-        path: `${places.archive}/${sessionId}.jsonl`,
-        label: `archive/${sessionId}.jsonl`,
-      }),
+      source: (sessionId, key) => this.#source(sessionId, key),
+      live: (sessionId) => this.#file(sessionId),
+      archivedEnd: (sessionId, seq) => archivedEnd(host.disk, places.archive, tag, sessionId, seq),
     })
     const [metadata, transcripts, vital, turns] = [this.#metadata, this.#transcripts, this.#vital, this.turns]
     const leads = new Leases(host, places.locks, { counters, label: '' })
@@ -249,9 +251,9 @@ export class FileBackend implements Backend {
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return
-      if (yield* readRange(this.#source(sessionId), range)) return
+      if (yield* readRange(this.#source(sessionId, key), range)) return
       // No such file: archived since we asked, or nothing written yet.
-      if ((await this.#metadata.sessionIdOf(key)) === sessionId) return
+      if (await this.#isUnwritten(key, sessionId)) return
     }
   }
 
@@ -261,9 +263,9 @@ export class FileBackend implements Backend {
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return []
-      const records = readOf(this.#source(sessionId), count)
+      const records = readOf(this.#source(sessionId, key), count)
       if (records) return records
-      if ((await this.#metadata.sessionIdOf(key)) === sessionId) return []
+      if (await this.#isUnwritten(key, sessionId)) return []
     }
     return []
   }
@@ -272,9 +274,9 @@ export class FileBackend implements Backend {
     for (let tries = 0; tries < readTriesMax; tries++) {
       const sessionId = await this.#metadata.sessionIdOf(key)
       if (!sessionId) return undefined
-      const found = await readForSummary(this.#source(sessionId), signal)
+      const found = await readForSummary(this.#source(sessionId, key), signal)
       if (found) return { sessionId, base: found.lastSeq, ...found }
-      if ((await this.#metadata.sessionIdOf(key)) === sessionId) return undefined
+      if (await this.#isUnwritten(key, sessionId)) return undefined
     }
     return undefined
   }
@@ -292,7 +294,17 @@ export class FileBackend implements Backend {
     )
   }
 
-  #source(sessionId: string): Source {
+  async #isUnwritten(key: string, sessionId: string): Promise<boolean> {
+    return (await this.#metadata.sessionIdOf(key)) === sessionId && !this.#metadata.lastKnownMark(key, sessionId)
+  }
+
+  /** The mark is that of before the file is opened. */
+  #source(sessionId: string, key: string): Source {
+    const file = this.#file(sessionId)
+    return { ...file, lacks: this.#transcripts.markCheck.lacking(file.label, key, sessionId) }
+  }
+
+  #file(sessionId: string): Source {
     const label = `transcripts/${sessionId}.jsonl`
     return { disk: this.#host.disk, path: this.#transcripts.pathOf(sessionId), label, tag: this.#tag, readers: this.#readers }
   }
@@ -306,16 +318,25 @@ export class FileBackend implements Backend {
   async checkpoint(): Promise<void> {
     this.#assertNotMutating()
     this.#vital.assertWritable()
-    await typed(this.#metadata.checkpoint({}), 'checkpointing', 'none')
+    await typed(this.#checkpoint(), 'checkpointing', 'none')
+  }
+
+  async #checkpoint(): Promise<void> {
+    await this.#transcripts.marks.flush({})
+    await this.#metadata.checkpoint({})
   }
 
   async locks(): Promise<LockStatus[]> {
     const { disk } = this.#host
     const slots = disk.stat(`${this.#places.locks}/transcripts`) ? disk.readdir(`${this.#places.locks}/transcripts`) : []
     const numbers = slots.filter((name) => /^\d\d$/.test(name)).map(Number)
-    const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.baton(slot).status())
+    const transcripts = numbers.sort((a, b) => a - b).map((slot) => this.#transcripts.slots.baton(slot).status())
     const lead = this.inside.leads.status('maintenance')
     return [this.#metadataBaton.status(), ...transcripts, ...(lead.state === 'absent' ? [] : [lead]), ...this.turns.leases()]
+  }
+
+  get damage(): StoreError | undefined {
+    return this.#vital.damage
   }
 
   stats(): StoreStats {
@@ -323,21 +344,21 @@ export class FileBackend implements Backend {
   }
 
   async close(): Promise<void> {
+    this.#transcripts.marks.close()
     await this.#vital.settled()
-    if (
-      !this.#options.readOnly &&
-      !this.#vital.poisoned &&
-      this.#metadata.journalRecords > 0 &&
-      this.#metadata.snapshotBytes < foldOnCloseBytesMax
-    ) {
-      // Only a convenience for the next open: whatever is in the way, the journal has everything.
-      await this.#metadata.checkpoint({ waitMs: 500 }).catch((error: unknown) => this.#vital.report('checkpoint-failed', error))
-    }
+    if (!this.#options.readOnly && !this.#vital.poisoned) await this.#leaveTidy()
     for (const letGo of this.#readers) letGo()
     this.turns.close()
     this.inside.leads.close()
     this.#transcripts.close()
     this.#metadata.close()
+  }
+
+  /** Only a convenience for those who open it next: whatever is in the way, transcripts and journal have everything. */
+  async #leaveTidy(): Promise<void> {
+    await this.#transcripts.marks.flush({ waitMs: tidyMs }).catch((error: unknown) => this.#vital.report('marks-failed', error))
+    if (this.#vital.poisoned || this.#metadata.journalRecords === 0 || this.#metadata.snapshotBytes >= foldOnCloseBytesMax) return
+    await this.#metadata.checkpoint({ waitMs: tidyMs }).catch((error: unknown) => this.#vital.report('checkpoint-failed', error))
   }
 
   /** A call from inside a mutator would wait for the lock that its own caller holds. */

@@ -266,7 +266,7 @@ export class Committer {
     counters.bytesWritten += batch.bytes.length
     const last = log.chain.seq
     for (const [at, waiting] of jobs.entries()) {
-      if (channels.commit.hasSubscribers)
+      if (channels.commit.hasSubscribers && !waiting.job.background)
         channels.commit.publish({ log: this.#owner.label, seqs: seqs[at], bytes: batch.bytes.length, ...waiting.job.about })
       this.#acknowledge(waiting, seqs[at]!, log, last)
     }

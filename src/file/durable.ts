@@ -19,6 +19,12 @@ export interface FileStat {
   readonly kind: 'file' | 'directory' | 'symlink' | 'other'
 }
 
+/** Whether a name still stands for the very file that it stood for, unchanged. */
+export function isUntouched(now: FileStat | undefined, then: FileStat | undefined): boolean {
+  if (!now || !then) return false
+  return now.ino === then.ino && now.dev === then.dev && now.size === then.size && now.ctimeMs === then.ctimeMs
+}
+
 /** append: O_APPEND, created where missing, readable · appendExisting: the same, ENOENT where missing · create: O_EXCL · read: read only.
  *  None follows a symbolic link in the last step. */
 export type OpenFlags = 'append' | 'appendExisting' | 'create' | 'read'
@@ -38,7 +44,11 @@ export interface Disk {
   unlink(path: string): void
   mkdir(path: string): void
   rmdir(path: string): void
+  /** Of a file or directory, not of what a symbolic link names. */
+  chmod?(path: string, mode: number): void
   readdir(path: string): string[]
+  /** The same, little by little: a hundred thousand names at once hold up the event loop. */
+  names?(path: string): AsyncIterable<string>
   /** Bytes that may still be written to the file system of this directory; undefined where nobody can tell. */
   freeBytes?(directory: string): number | undefined
   /** Resolves when the file's bytes, and what is needed to find them, are on the disk. */
@@ -87,7 +97,13 @@ export const nodeDisk: Disk = {
   unlink: (path) => fs.unlinkSync(path),
   mkdir: (path) => fs.mkdirSync(path, 0o700),
   rmdir: (path) => fs.rmdirSync(path),
+  chmod(path, mode) {
+    if (!fs.lstatSync(path).isSymbolicLink()) fs.chmodSync(path, mode)
+  },
   readdir: (path) => fs.readdirSync(path),
+  async *names(path) {
+    for await (const { name } of await fs.promises.opendir(path, { bufferSize: 500 })) yield name
+  },
   freeBytes(directory) {
     try {
       const { bavail, bsize } = fs.statfsSync(directory)

@@ -41,20 +41,25 @@ export function placesIn(store: string): StorePlaces {
 
 const formatFile = z.object({ format: z.number().int().positive(), storeId: z.string(), createdAt: z.number() })
 
+/** undefined for what is no such file. */
+export function parseFormat(text: string): z.infer<typeof formatFile> | undefined {
+  try {
+    return formatFile.safeParse(JSON.parse(text)).data
+  } catch {
+    return undefined
+  }
+}
+
 /** @throws STORE_FORMAT_UNSUPPORTED  written by a newer version · STORE_CORRUPT  not readable. Effect none. False when there is none. */
 export function checkFormat(host: Host, places: StorePlaces): boolean {
   const text = readText(host, places.format)
   if (text === undefined) return false
-  let parsed: z.infer<typeof formatFile>
-  try {
-    parsed = formatFile.parse(JSON.parse(text))
-  } catch (error) {
+  const parsed = parseFormat(text)
+  if (!parsed)
     throw new StoreError('STORE_CORRUPT', 'holdfast.json cannot be read.', {
-      cause: error,
       details: { file: 'holdfast.json' },
       hint: 'Nothing was written. It holds {"format":1,"storeId":…,"createdAt":…}; restore it from a backup.',
     })
-  }
   if (parsed.format > formatVersion)
     throw new StoreError(
       'STORE_FORMAT_UNSUPPORTED',

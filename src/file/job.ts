@@ -30,6 +30,8 @@ export interface Job<R> {
   readonly relaxed?: () => boolean
   /** When it appends nothing: the sequence number of this log that its result speaks of, -1 for none. */
   dependsOn?: () => number
+  /** Of the store's own doing, in the background: it is not told as somebody's commit. */
+  readonly background?: boolean
   /** For diagnostics. */
   readonly about?: Readonly<Record<string, unknown>>
 }

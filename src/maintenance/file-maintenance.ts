@@ -1,9 +1,17 @@
 /** Care of a store of files. */
+
+import type { ArchiveInfo, CompactBytesOptions, CompactBytesReceipt, RestoreOptions, RestoreReceipt } from '../archives.js'
 import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
+import { errnoOf, ioError, isStoreError, type StoreError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
+import { checkFormat } from '../file/format.js'
+import { compactTranscript } from '../file/transcripts/care.js'
 import type { RepairPlan, RepairReport } from '../repair-plan.js'
-import type { VerifyOptions, VerifyReport } from '../types.js'
+import type { ReadOptions, StoredRecord, VerifyOptions, VerifyReport } from '../types.js'
 import type { MaintenanceReport, RetainOptions, RetentionReport } from '../upkeep.js'
+import { listArchives } from './archive/list.js'
+import { readArchive } from './archive/read.js'
+import { restoreArchive } from './archive/restore.js'
 import { Maintainer } from './leader/maintain.js'
 import { stepsOf } from './leader/steps.js'
 import { planStore } from './repair/plan.js'
@@ -18,13 +26,48 @@ export class FileMaintenance implements MaintenancePort {
     this.#inside = inside
   }
 
-  verify(options: VerifyOptions): Promise<VerifyReport> {
-    const { host, places, tag, metadata } = this.#inside
-    const checkPair = async () => {
+  async compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt> {
+    const { transcripts, metadata, vital } = this.#inside
+    vital.assertWritable()
+    const work = compactTranscript(transcripts, metadata, key, { ...options, minBytes: options.minBytes ?? 1 })
+    const done = await work.catch((error: unknown) => {
+      throw errnoOf(error) === undefined ? error : ioError(error, 'compacting a transcript', 'none')
+    })
+    if (done) return { compacted: true, ...done }
+    const sessionId = await metadata.sessionIdOf(key)
+    return { compacted: false, sessionId, bytesBefore: 0, bytesAfter: 0, from: undefined, archive: undefined }
+  }
+
+  archives(key: string | undefined): Promise<ArchiveInfo[]> {
+    return listArchives(this.#inside, key)
+  }
+
+  readArchive(archive: string, options: ReadOptions): AsyncIterable<StoredRecord> {
+    return readArchive(this.#inside, archive, options)
+  }
+
+  restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt> {
+    return restoreArchive(this.#inside, archive, options).catch((error: unknown) => {
+      throw errnoOf(error) === undefined ? error : ioError(error, 'restoring an archive', 'unknown')
+    })
+  }
+
+  async verify(options: VerifyOptions): Promise<VerifyReport> {
+    const { host, places, tag } = this.#inside
+    return verifyStore(host, places, tag, options, await this.#refusal())
+  }
+
+  /** What a store was found damaged with when it was opened, unless it has been mended since. */
+  async #refusal(): Promise<StoreError | undefined> {
+    const { host, places, metadata, vital } = this.#inside
+    if (!vital.damage) return undefined
+    try {
+      checkFormat(host, places)
       await metadata.reload()
-      return (await metadata.cells()).size
+      return undefined
+    } catch (error) {
+      return isStoreError(error) ? error : vital.damage
     }
-    return verifyStore(host.disk, places, tag, checkPair, options)
   }
 
   retain(options: RetainOptions): Promise<RetentionReport> {

@@ -36,6 +36,11 @@ export class Pace {
     return this.#options.signal?.aborted ?? false
   }
 
+  /** A sign of life, from within something that breathes by itself. */
+  beat(): void {
+    this.#options.onBreath?.()
+  }
+
   /** To be called between any two small pieces of work; hardly costs anything when it is not time yet. */
   breathe(): Promise<void> | undefined {
     return this.#clock.monotonicMs() - this.#sliceSinceMs < sliceMs ? undefined : this.#breathe()

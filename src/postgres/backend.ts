@@ -90,6 +90,8 @@ export class PostgresBackend implements Backend {
   readonly #metadata: Metadata
   readonly #appends: Appends
   readonly turns: PostgresTurns
+  /** A schema that is damaged is not opened. */
+  readonly damage = undefined
   /** For maintenance, which knows the tables. */
   readonly inside: PostgresInside
 

@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => place.remove())
 
-const commands = ['list', 'show', 'tail', 'turns', 'interrupt', 'locks', 'stats', 'verify', 'repair', 'import']
+const commands = ['list', 'show', 'tail', 'turns', 'interrupt', 'locks', 'stats', 'verify', 'repair', 'retain', 'maintain', 'import']
 const reading: [string, string[]][] = [
   ['list', ['list']],
   ['show', ['show', 'k']],
@@ -25,6 +25,8 @@ const reading: [string, string[]][] = [
   ['stats', ['stats']],
   ['verify', ['verify']],
   ['repair', ['repair']],
+  ['retain', ['retain', '--max-age', '1d']],
+  ['maintain', ['maintain', '--watch']],
 ]
 
 describe('help and wrong use', () => {

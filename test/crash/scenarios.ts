@@ -4,7 +4,7 @@ import { isStoreError } from '../../src/errors.js'
 import type { FileBackendOptions } from '../../src/file/backend.js'
 import type { Host } from '../../src/file/host.js'
 import { attempt, type Teller } from '../simulation/ledger.js'
-import { encoded, increment, openStore } from '../simulation/store-on-disk.js'
+import { compactAll, encoded, increment, openStore, retainNone, writeMarks } from '../simulation/store-on-disk.js'
 
 export interface Scenario {
   readonly name: string
@@ -21,7 +21,12 @@ export interface Acting {
   append(key: string, names: string, options?: { id: string }): Promise<unknown>
   rotate(key: string): Promise<unknown>
   remove(key: string): Promise<unknown>
+  /** By a rule, as maintenance does it. */
+  retain(key: string): Promise<unknown>
   checkpoint(): Promise<unknown>
+  /** A summary for all but the last record, then the bytes. */
+  compact(key: string): Promise<unknown>
+  marks(): Promise<unknown>
   close(): Promise<unknown>
 }
 
@@ -33,7 +38,10 @@ export async function acting(host: Host, teller: Teller, options: Partial<FileBa
       attempt(teller, `append ${key} ${names}`, () => store.append(key, encoded(...names.split(',')), { id: options?.id })),
     rotate: (key) => attempt(teller, `rotate ${key}`, () => store.rotate(key, 'reset', {})),
     remove: (key) => attempt(teller, `delete ${key}`, () => store.delete(key, {})),
+    retain: (key) => attempt(teller, `delete ${key}`, () => retainNone(store, key)),
+    compact: (key) => attempt(teller, `compact ${key}`, () => compactAll(store, key)),
     checkpoint: () => attempt(teller, 'checkpoint', () => store.checkpoint()),
+    marks: () => attempt(teller, 'marks', () => writeMarks(store)),
     async close() {
       await store.close()
       store = await openedAtLast(host, options)
@@ -104,6 +112,38 @@ export const shortScenarios: readonly Scenario[] = [
       await act.append('two', 'd')
     },
   },
+  {
+    name: 'a rule that archives, and a new beginning',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.retain('two')
+      await act.append('two', 'd')
+    },
+  },
+  {
+    name: 'marks among appends',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      const appending = [act.append('one', 'd'), act.append('three', 'e')]
+      // They have landed by then, and are not on the disk yet.
+      for (let turn = 0; turn < 20; turn++) await Promise.resolve()
+      await Promise.all([act.marks(), ...appending])
+      await Promise.all([act.marks(), act.append('three', 'f'), act.rotate('one')])
+      await act.marks()
+    },
+  },
+  {
+    name: 'a compaction and an append',
+    opened: true,
+    before: twoSessions,
+    during: async (act) => {
+      await act.append('one', 'd,e', { id: 'id-d' })
+      await act.compact('one')
+      await act.append('one', 'f')
+    },
+  },
   { name: 'closing', opened: true, before: twoSessions, during: async (act) => act.close() },
 ]
 
@@ -113,6 +153,7 @@ export async function morning(act: Acting): Promise<void> {
   await Promise.all([act.append('three', 'd'), act.append('three', 'e,f', { id: 'id-e' }), act.count('three'), act.count('one')])
   await act.checkpoint()
   await act.append('one', 'g')
+  await act.marks()
   await act.count('one')
   await act.rotate('one')
   await Promise.all([act.append('one', 'h,i'), act.count('three'), act.append('two', 'j')])

@@ -10,7 +10,7 @@ import { processDisk } from '../simulation/process-disk.js'
 import { seededRandom } from '../simulation/seeded-random.js'
 import { SimulatedDisk } from '../simulation/simulated-disk.js'
 import { simulatedHost } from '../simulation/simulated-host.js'
-import { encoded, increment, openStore } from '../simulation/store-on-disk.js'
+import { encoded, increment, openStore, writeMarks } from '../simulation/store-on-disk.js'
 import { assertSurvived, nextBoot } from './after-a-cut.js'
 
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
@@ -24,6 +24,7 @@ const append =
     attempt(process, `append shared ${name}`, () => store.append('shared', encoded(name), {}))
 const count: Part = (store, process) => attempt(process, 'count shared', () => increment(store, 'shared'))
 const checkpoint: Part = (store, process) => attempt(process, 'checkpoint', () => store.checkpoint())
+const marks: Part = (store, process) => attempt(process, 'marks', () => writeMarks(store))
 const rotate: Part = (store, process) => attempt(process, 'rotate shared', () => store.rotate('shared', 'reset', {}))
 const remove: Part = (store, process) => attempt(process, 'delete shared', () => store.delete('shared', {}))
 
@@ -51,6 +52,7 @@ test.each<[name: string, key: string | undefined, programs: Program[]]>([
   ['two appends to one session', 'shared', [program(append('a')), program(append('b'))]],
   ['an update and an append', 'shared', [program(count, append('a')), program(append('b'), count)]],
   ['an update and a checkpoint', 'shared', [program(checkpoint), program(count)]],
+  ['marks and an append', 'shared', [program(append('a'), marks), program(append('b'), marks)]],
   ['a rotation and an append', 'shared', [program(rotate), program(append('a'))]],
   ['a deletion and an append', 'shared', [program(remove), program(append('a'))]],
 ])('%s, then a power cut: what was acknowledged is there', async (name, key, programs) => {

@@ -10,7 +10,7 @@ import { Chain } from '../../src/file/log/chain.js'
 import { encodeLine, readBody, systemBody } from '../../src/file/log/record.js'
 import { SessionStore } from '../../src/index.js'
 import { type Block, blocksOf, programsOf, replaceBlock, writing } from './markdown.js'
-import { exampleKey, makeExample, makeForeignExample, makeTurnExample } from './worked-example.js'
+import { exampleKey, makeCompactionExample, makeExample, makeForeignExample, makeTurnExample } from './worked-example.js'
 
 const page = 'docs/on-disk-format.md'
 const has = (command: string) => spawnSync(command, ['--version']).status === 0
@@ -55,6 +55,13 @@ test('a transcript of another program, put in place by hand, goes on as the page
 test('a turn is written as the page shows', async () => {
   const shown = () => blocksOf(page).find(({ heading, language }) => heading === 'Turns' && language === 'json')!
   const text = await makeTurnExample(join(dir, 'turn'))
+  if (writing) replaceBlock(page, shown(), text)
+  expect(shown().text).toBe(text)
+})
+
+test('a compacted transcript is written as the page shows', async () => {
+  const shown = () => blocksOf(page).find(({ heading, language }) => heading === 'Compaction' && language === 'json')!
+  const text = await makeCompactionExample(join(dir, 'compaction'))
   if (writing) replaceBlock(page, shown(), text)
   expect(shown().text).toBe(text)
 })

@@ -5,6 +5,7 @@ import type { Backend, RequestFacts } from '../../src/backend.js'
 import { type FileBackendOptions, openFileBackend } from '../../src/file/backend.js'
 import { type Host, systemHost } from '../../src/file/host.js'
 import { checkKey } from '../../src/input.js'
+import { careOf } from '../backend/care.js'
 
 export const exampleKey = 'agent:main:main'
 
@@ -78,6 +79,23 @@ export async function makeForeignExample(dir: string): Promise<string> {
   await append(store, [{ role: 'user', text: 'Still there?' }])
   await store.close()
   return fs.readFileSync(path, 'utf8')
+}
+
+/** A transcript of which a summary stands for the first two records, after its bytes were compacted. */
+export async function makeCompactionExample(dir: string): Promise<string> {
+  const host = stillHost()
+  const store = await openFileBackend(dir, options, host)
+  await append(store, [{ role: 'user', text: 'Hello' }], 'evt-1')
+  await append(store, [{ role: 'assistant', text: 'Hi.' }])
+  await append(store, [{ role: 'user', text: 'Still there?' }])
+  host.wallMs += 1_000
+  const { sessionId, base } = (await store.summarizable(exampleKey))!
+  await store.summarize(exampleKey, { sessionId, base, upTo: 2, records: 2, text: 'They have greeted.' }, {})
+  host.wallMs += 1_000
+  await careOf(store).compactBytes(exampleKey, {})
+  await append(store, [{ role: 'assistant', text: 'Yes.' }])
+  await store.close()
+  return fs.readFileSync(join(dir, 'transcripts', `${sessionId}.jsonl`), 'utf8')
 }
 
 /** One turn in an empty store: its transcript. */

@@ -2,8 +2,9 @@
 import { copyFileSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import type { StoreError } from '../../src/errors.js'
 import { SessionStore } from '../../src/store.js'
-import { bytesOf, dataIn, entriesOf, opened, refusal, storeDirectory } from './store-directory.js'
+import { bytesOf, dataIn, entriesOf, opened, recordsOf, refusal, storeDirectory } from './store-directory.js'
 
 const snapshot = 'sessions.json'
 const journal = 'sessions.journal.jsonl'
@@ -22,6 +23,27 @@ async function stocked() {
   return { directory, running }
 }
 
+/** A handle that only looks is opened all the same, tells at once, and refuses what needs the damaged part. */
+async function lookedAt(directory: string): Promise<StoreError> {
+  const looking = await opened(directory, { readOnly: true })
+  const { damage } = looking
+  const refusals = await Promise.all([
+    refusal(() => looking.get('k7')),
+    refusal(() => entriesOf(looking.entries())),
+    refusal(() => recordsOf(looking.session('k7').read())),
+    refusal(() => looking.session('k7').tail(1)),
+    refusal(() => looking.turns({ key: 'k7' })),
+  ])
+  for (const { code } of refusals) expect(code).toBe(damage?.code)
+  expect((await looking.verify()).ok).toBe(false)
+  expect(await looking.locks()).toEqual(expect.arrayContaining([expect.objectContaining({ lock: 'metadata' })]))
+  expect(looking.stats()).toMatchObject({ commits: 0 })
+  expect(await looking.turns()).toEqual([])
+  expect(await refusal(() => looking.update('k7', () => ({})))).toMatchObject({ code: 'INVALID_OPTION' })
+  await looking.close()
+  return damage!
+}
+
 /** Damages a fresh store, and has it refused by everybody, with its bytes as the damage left them. */
 async function assertRefused(what: string, damage: (directory: string) => void): Promise<void> {
   const { directory, running } = await stocked()
@@ -32,7 +54,7 @@ async function assertRefused(what: string, damage: (directory: string) => void):
   const [reading, walking, writing] = running
   const refusals = await Promise.all([
     refusal(() => SessionStore.open(directory)),
-    refusal(() => SessionStore.open(directory, { readOnly: true })),
+    lookedAt(directory),
     refusal(() => reading!.get('k7')),
     refusal(() => entriesOf(walking!.entries())),
     refusal(() => writing!.update('k7', () => ({ model: 'lost' }))),
@@ -176,4 +198,20 @@ test('transcripts of a store whose metadata is damaged are not made anew either'
   for (const error of refusals) expect(error).toMatchObject({ code: 'STORE_CORRUPT', effect: 'none' })
   await Promise.all(running.map((store) => store.close()))
   expect(dataIn(directory)).toEqual(before)
+})
+
+test('a store of which only holdfast.json is damaged can be read, and tells', async () => {
+  const { directory, running } = await stocked()
+  await Promise.all(running.map((store) => store.close()))
+  writeFileSync(join(directory, 'holdfast.json'), '{')
+  const looking = await opened(directory, { readOnly: true })
+  expect(looking.damage).toMatchObject({ code: 'STORE_CORRUPT', details: { file: 'holdfast.json' } })
+  expect(await entriesOf(looking.entries())).toHaveLength(20)
+  expect(await refusal(() => SessionStore.open(directory))).toMatchObject({ code: 'STORE_CORRUPT' })
+})
+
+test('a sound store has nothing to tell, nor has one that is not there', async () => {
+  const { directory, running } = await stocked()
+  for (const store of [...running, await opened(directory, { readOnly: true })]) expect(store.damage).toBeUndefined()
+  expect(await refusal(() => SessionStore.open(storeDirectory(), { readOnly: true }))).toMatchObject({ code: 'NOT_FOUND' })
 })

@@ -3,7 +3,7 @@ import type { Backend } from '../../src/backend.js'
 import { readFully } from '../../src/file/durable.js'
 import type { Host } from '../../src/file/host.js'
 import { bootTag, Chain } from '../../src/file/log/chain.js'
-import { readBody } from '../../src/file/log/record.js'
+import { isSystemOnly, readBody } from '../../src/file/log/record.js'
 import type { Entry, VerifyReport } from '../../src/types.js'
 import { careOf } from '../backend/care.js'
 import { openStore, storeDirectory } from './store-on-disk.js'
@@ -30,12 +30,13 @@ export async function census(host: Host, goOn: boolean): Promise<Census> {
   const store = await openStore(host)
   const entries = new Map<string, Entry>()
   for await (const [key, entry] of store.entries('')) entries.set(key, entry)
-  const archived = logged(host, 'archive')
+  const { closed, compacted } = logged(host, 'archive')
   // A power cut may leave a log under both names of its last rename.
-  const live = logged(host, 'transcripts').filter(
-    (record) => !archived.some(({ sessionId, seq }) => sessionId === record.sessionId && seq === record.seq),
-  )
-  const records = [...live, ...archived]
+  const live = without(logged(host, 'transcripts').closed, closed)
+  // A log that was compacted has lost only what is in the archive; what has stayed is there, too.
+  const gone: Found[] = []
+  for (const log of compacted) gone.push(...without(log, [...live, ...closed, ...gone]))
+  const records = [...gone, ...live, ...closed].sort((a, b) => (a.sessionId === b.sessionId ? a.seq - b.seq : 0))
   for (const [key, { sessionId }] of entries)
     await sameAsRead(
       store,
@@ -48,9 +49,15 @@ export async function census(host: Host, goOn: boolean): Promise<Census> {
   return { entries, records, report }
 }
 
-function logged(host: Host, folder: 'transcripts' | 'archive'): Found[] {
+function without(records: readonly Found[], others: readonly Found[]): Found[] {
+  return records.filter((record) => !others.some(({ sessionId, seq }) => sessionId === record.sessionId && seq === record.seq))
+}
+
+/** compacted: the file before each compaction of a session. */
+function logged(host: Host, folder: 'transcripts' | 'archive'): { closed: Found[]; compacted: Found[][] } {
   const { disk } = host
-  const found: Found[] = []
+  const closed: Found[] = []
+  const compacted: Found[][] = []
   for (const name of disk.readdir(`${storeDirectory}/${folder}`).filter((name) => name.endsWith('.jsonl'))) {
     const fd = disk.open(`${storeDirectory}/${folder}/${name}`, 'read')
     const bytes = readFully(disk, fd, 0, disk.fstat(fd).size)
@@ -60,14 +67,16 @@ function logged(host: Host, folder: 'transcripts' | 'archive'): Found[] {
     chain.feed(bytes, {
       record: (mark, bytes, start) => {
         const { json, system } = readBody(bytes, start, mark)
-        if (system?.header || system?.seal) return
+        if (isSystemOnly(bytes, start)) return
         const record = JSON.parse(json) as { name: string }
-        here.push({ sessionId: name.slice(0, -6), seq: mark.seq, name: record.name, id: system?.id, archived: folder === 'archive' })
+        here.push({ sessionId: name.slice(0, 36), seq: mark.seq, name: record.name, id: system?.id, archived: folder === 'archive' })
       },
     })
-    found.push(...here.map((record) => ({ ...record, sealed: chain.seal !== undefined })))
+    const found = here.map((record) => ({ ...record, sealed: chain.seal !== undefined }))
+    if (name.length > 36 + '.jsonl'.length) compacted.push(found)
+    else closed.push(...found)
   }
-  return found
+  return { closed, compacted }
 }
 
 async function sameAsRead(store: Backend, key: string, expected: readonly Found[]): Promise<void> {

@@ -2,6 +2,7 @@
  *  any process may be killed anywhere, and any may be taken for dead although it lives and goes on later. */
 import { describe, expect, test, vi } from 'vitest'
 import type { Backend } from '../../src/backend.js'
+import { careOf } from '../backend/care.js'
 import { census } from './census.js'
 import { type Bounds, type Coverage, type End, type Exploration, explore } from './explorer.js'
 import { assertBorneOut, assertReadersSawPrefixes, attempt, type Deed, deedsOf } from './ledger.js'
@@ -9,7 +10,7 @@ import type { Program, SimulatedProcess } from './machine.js'
 import { processDisk } from './process-disk.js'
 import { SimulatedDisk } from './simulated-disk.js'
 import { simulatedHost } from './simulated-host.js'
-import { encoded, increment, openStore } from './store-on-disk.js'
+import { encoded, increment, openStore, writeMarks } from './store-on-disk.js'
 
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
 if (soak) vi.setConfig({ testTimeout: 3_600_000 })
@@ -30,6 +31,8 @@ const appending =
     attempt(process, `append shared ${name}`, () => store.append('shared', encoded(...name.split(',')), options))
 const rotating: Part = (store, process) => attempt(process, 'rotate shared', () => store.rotate('shared', 'reset', {}))
 const deleting: Part = (store, process) => attempt(process, 'delete shared', () => store.delete('shared', {}))
+const compacting: Part = (store, process) => attempt(process, 'compact shared', () => careOf(store).compactBytes('shared', {}))
+const marking: Part = (store, process) => attempt(process, 'marks', () => writeMarks(store))
 const checkpointing: Part = (store, process) => attempt(process, 'checkpoint', () => store.checkpoint())
 
 /** Looks twice: what it sees the second time may not be older. */
@@ -71,6 +74,8 @@ async function madeStore(prepare?: (store: Backend) => Promise<unknown>): Promis
 }
 
 async function assertBorneOutAtTheEnd({ disk, facts }: End, before: readonly Deed[]): Promise<void> {
+  const alarm = facts.find(({ fact }) => /^(not|unsure) .*_CORRUPT/.test(fact))
+  if (alarm) throw new Error(`damage was told where there is none: ${alarm.fact}`)
   const host = simulatedHost(processDisk(disk, lastPid), { pid: lastPid })
   const found = await census(host, true)
   assertBorneOut([...before, ...deedsOf(facts)], found)
@@ -87,11 +92,12 @@ async function explored(
   programs: Program[],
   before: readonly Deed[] = [],
   more: Partial<Exploration> = {},
+  leastCovered = programs.length > 2 ? 0 : 1,
 ): Promise<Coverage> {
   const check = (end: End) => assertBorneOutAtTheEnd(end, before)
   const coverage = await explore({ disk, programs, prepared: true, bounds: bounds(), check, ...more })
   console.log(`${expect.getState().currentTestName}: ${JSON.stringify(coverage)}`)
-  expect(coverage.preemptionsCovered).toBeGreaterThanOrEqual(programs.length > 2 ? 0 : 1)
+  expect(coverage.preemptionsCovered).toBeGreaterThanOrEqual(leastCovered)
   return coverage
 }
 
@@ -101,6 +107,15 @@ const written = () =>
     await increment(store, 'shared')
     await store.append('shared', encoded('first'), { id: 'id-first' })
     await store.append('shared', encoded('second'), {})
+  })
+/** The same, with a summary that stands for the first of them. */
+const summarized = () =>
+  madeStore(async (store) => {
+    await increment(store, 'shared')
+    await store.append('shared', encoded('first'), { id: 'id-first' })
+    await store.append('shared', encoded('second'), {})
+    const { sessionId, base } = (await store.summarizable('shared'))!
+    await store.summarize('shared', { sessionId, base, upTo: 1, records: 1, text: 's' }, {})
   })
 const earlier: Deed[] = [
   { what: 'count shared', outcome: 'did' },
@@ -147,6 +162,38 @@ describe('whatever the order of their system calls', () => {
   ])('a first append meets a %s: it lands where it is found again', async (_, closing) => {
     const disk = await madeStore((store) => increment(store, 'shared'))
     await explored(disk, [program(appending('a')), program(closing)])
+  })
+
+  test.each<[what: string, part: Part]>([
+    ['an append', appending('b')],
+    ['a rotation', rotating],
+  ])('marks meet %s: a sound transcript is never taken for a damaged one (F29)', async (_, part) => {
+    await explored(await written(), [program(appending('a'), marking), program(part)], earlier)
+  })
+
+  test.each<[what: string, part: Part, disk: () => Promise<SimulatedDisk>]>([
+    ['its rotation', rotating, written],
+    ['its compaction', compacting, summarized],
+  ])('a reader of a marked session meets %s: what has been archived is not missing (F29)', async (_, part, made) => {
+    const looking: Part = async (store) => {
+      for (let look = 0; look < 2; look++) for await (const _ of store.read('shared', {}));
+      await store.tail('shared', 1)
+    }
+    const more = { bounds: { ...bounds(), ...(soak ? {} : { runsMax: 500 }) } }
+    await explored(await made(), [program(appending('a'), part, marking), program(looking, appending('b'))], earlier, more, soak ? 1 : 0)
+  })
+
+  test.each<[string, ...Part[]]>([
+    ['an append', appending('a')],
+    ['another, and an append', compacting, appending('a')],
+    ['a rotation', rotating],
+    ['a deletion', deleting],
+    ['an append under an id that is in the part that goes', appending('first', { id: 'id-first' })],
+  ])('a compaction meets %s: nothing is lost, doubled or out of order', async (what, ...parts) => {
+    const before = what === 'a deletion' ? earlier.slice(1) : earlier
+    // It makes many calls: every schedule with one preemption takes some thousands of runs.
+    const more = { bounds: { ...bounds(), ...(soak ? {} : { runsMax: 250 }) } }
+    await explored(await summarized(), [program(compacting), ...parts.map((part) => program(part))], before, more, soak ? 1 : 0)
   })
 
   test('a count meets a checkpoint', async () => {
@@ -200,12 +247,15 @@ describe('with locks that stop nobody, since everybody takes everybody else for 
     ['three counts', program(counting), program(counting), program(counting)],
     ['two first appends', program(appending('a')), program(appending('b,c'))],
     ['an append and a rotation', program(appending('a')), program(rotating)],
+    ['two compactions and an append', program(compacting), program(compacting), program(appending('a'))],
+    ['a compaction and a rotation', program(compacting), program(rotating)],
     ['counts and a checkpoint', program(counting), program(checkpointing), program(counting)],
   ])('%s lose nothing', async (what, ...programs) => {
     const first = what === 'two first appends'
-    await explored(await (first ? nothing() : written()), programs, first ? [] : earlier, {
-      allLookDead: true,
-      bounds: { ...bounds(), falseVerdicts: 0, ...(soak ? {} : { runsMax: 1_000 }) },
-    })
+    const compaction = what.includes('compaction')
+    const made = first ? nothing() : compaction ? summarized() : written()
+    const runs = soak ? {} : { runsMax: compaction ? 300 : 1_000 }
+    const more = { allLookDead: true, bounds: { ...bounds(), falseVerdicts: 0, ...runs } }
+    await explored(await made, programs, first ? [] : earlier, more, programs.length > 2 || (compaction && !soak) ? 0 : 1)
   })
 })

@@ -1,5 +1,5 @@
 /** A damaged transcript is loud about itself and quiet about the others; wear that killed writers leave is not damage (P5, P1). */
-import { existsSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { StoreOptions } from '../../src/types.js'
@@ -17,6 +17,13 @@ async function stocked(options?: StoreOptions) {
   const { sessionId } = (await store.get('hurt'))!
   const file = `transcripts/${sessionId}.jsonl`
   return { directory, store, file, path: join(directory, file) }
+}
+
+/** The store as its process would leave it that is killed now: nothing has been closed. */
+function killedIn(directory: string, file: string) {
+  const killed = storeDirectory()
+  cpSync(directory, killed, { recursive: true })
+  return { directory: killed, path: join(killed, file) }
 }
 
 function linesOf(bytes: Buffer): Buffer[] {
@@ -171,14 +178,14 @@ test('an append to a transcript that has vanished, refused with effect none, is 
 
 test('a torn last line does not swallow the next append, at whatever byte it is torn', async () => {
   // F20
-  const { directory, store, path } = await stocked({ durability: 'process' })
-  await store.close()
+  const { directory, file, path } = await stocked({ durability: 'process' })
   const whole = readFileSync(path)
   const lines = linesOf(whole)
   const last = lines.at(-1)!
   for (let kept = 0; kept < last.length; kept++) {
+    const { directory: killed, path } = killedIn(directory, file)
     writeFileSync(path, whole.subarray(0, whole.length - last.length + kept))
-    const again = await opened(directory, { durability: 'process' })
+    const again = await opened(killed, { durability: 'process' })
     const session = again.session('hurt')
     expect(await recordsOf(session.read()), `${kept} bytes`).toEqual(numbers(1, count - 1))
     await session.append({ n: 'after' })
@@ -193,12 +200,12 @@ test('a torn last line does not swallow the next append, at whatever byte it is 
 
 test('a torn first line is an empty session, and stays in the file', async () => {
   // F20, F21
-  const { directory, store, path } = await stocked({ durability: 'process' })
-  await store.close()
+  const { directory, file, path } = await stocked({ durability: 'process' })
   const header = linesOf(readFileSync(path))[0]!
   for (const kept of [0, 1, 20, header.length - 1]) {
+    const { directory: killed, path } = killedIn(directory, file)
     writeFileSync(path, header.subarray(0, kept))
-    const again = await opened(directory, { durability: 'process' })
+    const again = await opened(killed, { durability: 'process' })
     expect(await recordsOf(again.session('hurt').read())).toEqual([])
     await again.session('hurt').append({ n: 1 })
     expect(await recordsOf(again.session('hurt').read())).toEqual([{ n: 1 }])

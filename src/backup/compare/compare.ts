@@ -118,7 +118,7 @@ class Comparing {
       return changeOf('gone', then, undefined, 'Its transcript is gone, from the archive too.')
     }
     if (isSame(then, now)) return undefined
-    const log = await followLog(unfolded(now, this.#now.bytes(now)), this.#tag, [then.session!.lastSeq])
+    const log = await followLog(unfolded(now, this.#now.bytes(now)), this.#tag, new Set([then.session!.lastSeq]))
     if (log.damage && !isDamaged(then)) {
       const message = `It is damaged at byte ${log.damage.byte}, seq ${log.damage.seq}: ${log.damage.why}.`
       return changeOf('damaged', then, now, message, { firstDifference: await this.#difference(then, now) })
@@ -146,7 +146,8 @@ class Comparing {
 
   /** The header says that the file was made from the one that was: then the records that stayed must be the same. */
   async #remade(then: FileRow, now: FileRow, log: LogFacts): Promise<SessionChange> {
-    const firstDifference = await this.#difference(then, now, log.header?.seq)
+    // The header has the number of the last record that has gone.
+    const firstDifference = await this.#difference(then, now, (log.header?.seq ?? -1) + 1)
     if (!firstDifference || isLost(firstDifference)) {
       const what = firstDifference
         ? 'A repair has made it anew; some records could not be saved.'

@@ -28,6 +28,10 @@ export interface S3TargetOptions {
   readonly requestMs?: number | undefined
   /** How often in all a request is tried; default 6. */
   readonly triesMax?: number | undefined
+  /** The first wait between two tries is at most so long, each further one twice as long, up to 10 s; default 250. */
+  readonly backoffMs?: number | undefined
+  /** Names asked for with one request, 1 to 1,000; default 1,000. */
+  readonly pageMax?: number | undefined
 }
 
 /** With which keys. age (https://age-encryption.org) does the encryption. */
@@ -41,6 +45,8 @@ export interface EncryptionOptions {
   /** The text of the key file that `createRepository` returned: enough to add snapshots, to list and to forget them, and to prune; not
    *  to read what they contain. */
   readonly key?: string | undefined
+  /** To create, with a passphrase: how much work each guess is, as the power of two of scrypt's N; default 18, about a second. */
+  readonly passphraseWork?: number | undefined
 }
 
 export interface OpenRepositoryOptions extends SignalOption {
@@ -58,6 +64,6 @@ export interface CreateRepositoryOptions extends OpenRepositoryOptions {
 export interface CreatedRepository {
   readonly repository: Repository
   /** Of an encrypted one: the text for a key file (mode 0600) on the machines that back up. Not needed by who has the passphrase or an
-   *  identity. */
+   *  identity: `repositoryKey` makes it again. */
   readonly key: string | undefined
 }

@@ -1,9 +1,12 @@
-/** Looks whether what snapshots name is there (and, deep, whether it is what was stored). Changes nothing. */
+/** Looks whether what snapshots name is there (and, deep, whether it is what was stored). Changes nothing, unless damaged packs are to be
+ *  condemned. */
 import { createHash } from 'node:crypto'
 import { StoreError } from '../../errors.js'
 import { type ChunkIndex, type Holdings, indexOf, problemOf } from './chunk-index.js'
+import { putMark } from './marks.js'
 import { chunkOf, type PackLine } from './pack.js'
 import type { CheckOptions, CheckReport, FileRow, ObjectProblem, SnapshotCheck, SnapshotInfo } from './repository.js'
+import { type Shelf, strayLines } from './shelf.js'
 import { forEachAtOnce } from './slots.js'
 import { packName, type Vault } from './vault.js'
 
@@ -11,28 +14,43 @@ const problemsMax = 1000
 const packsAtOnce = 3
 
 export interface CheckSubject {
-  readonly vault: Vault
+  readonly shelf: Shelf
   readonly holdings: Holdings
+  /** All there are. */
   readonly snapshots: readonly SnapshotInfo[]
-  /** @throws BACKUP_MISMATCH */
-  files(info: SnapshotInfo): Promise<readonly FileRow[]>
-  /** Names of the chunks of its list. */
-  listing(info: SnapshotInfo): Promise<readonly string[]>
+  /** Those to check; default all. */
+  readonly ids: readonly string[] | undefined
+  /** Copies of the repository's own description that are not what was stored. */
+  readonly damaged: readonly string[]
 }
 
 export async function checkRepository(subject: CheckSubject, options: CheckOptions): Promise<CheckReport> {
-  const { vault, holdings } = subject
+  const { holdings, ids, shelf } = subject
+  const { vault } = shelf
   if (options.deep && !vault.keyring.canReadContents)
     throw new StoreError('INVALID_OPTION', 'A deep check reads what files contain: this key does not open that.', {
       hint: 'Open the repository with its passphrase, or with an identity of one of its recipients.',
     })
-  const objects = [...holdings.problems]
+  if (options.condemn) vault.keyring.assertMayWrite()
+  const objects: ObjectProblem[] = subject.damaged.map((object) => ({ object, problem: 'it is missing or not what was stored' }))
+  objects.push(...holdings.problems)
   const index = indexOf(holdings, true)
-  reportMissing(vault, holdings, objects)
-  const { unsound, bytesRead } = options.deep ? await readPacks(vault, index, objects, options) : { unsound: new Map(), bytesRead: 0 }
+  const { unsound, bytesRead, damagedPacks } = options.deep ? await readPacks(vault, index, objects, options) : nothingRead
   const used = new Set<string>()
   const snapshots: SnapshotCheck[] = []
-  for (const info of subject.snapshots) snapshots.push(await checkSnapshot(subject, info, index, unsound, used))
+  for (const info of subject.snapshots) {
+    const checked = await checkSnapshot(shelf, info, index, unsound, used, options.signal)
+    if (!ids || ids.includes(info.id)) snapshots.push(checked)
+  }
+  reportMissing(vault, holdings, index, used, objects)
+  const named = indexOf({ ...holdings, indexes: new Map([...holdings.indexes].filter(([name]) => name !== strayLines)) }, true)
+  const unnamed = [...used].filter((name) => !named.find(name) && index.find(name))
+  if (unnamed.length > 0)
+    objects.push({
+      object: 'index/',
+      problem: `it names no pack for ${unnamed.length} chunks that are there; the next prune makes it anew`,
+    })
+  if (options.condemn && damagedPacks.length > 0) await putMark(vault, damagedPacks, 'damaged', options.signal)
   return {
     ok: objects.length === 0 && snapshots.every(({ ok }) => ok),
     deep: options.deep ?? false,
@@ -44,18 +62,21 @@ export async function checkRepository(subject: CheckSubject, options: CheckOptio
   }
 }
 
-function reportMissing(vault: Vault, holdings: Holdings, objects: ObjectProblem[]): void {
+/** Packs that the index names and that are not there as it says. One that is gone and that nobody needs is no problem: a prune has removed
+ *  it from under a backup that had died. */
+function reportMissing(vault: Vault, holdings: Holdings, index: ChunkIndex, used: ReadonlySet<string>, objects: ObjectProblem[]): void {
   const reported = new Set<string>()
-  for (const { pack, bytes } of [...holdings.indexes.values()].flat()) {
+  for (const { pack, bytes, chunks } of [...holdings.indexes.values()].flat()) {
     const found = holdings.packs.get(pack)
     if (found === bytes || reported.has(pack)) continue
     reported.add(pack)
-    // Condemned and gone: a prune has removed it, and the index has not been written anew yet.
-    if (found === undefined && holdings.condemned.has(pack)) continue
+    if (found === undefined && !chunks.some(([name]) => used.has(name) && !index.find(name))) continue
     const problem = found === undefined ? 'it is missing' : `it has ${found} bytes instead of ${bytes}`
     objects.push({ object: packName(vault, pack), problem })
   }
 }
+
+const nothingRead = { unsound: new Map<string, string>(), bytesRead: 0, damagedPacks: [] as readonly string[] }
 
 /** Name of a chunk and pack, to what is wrong with it there. */
 type Unsound = ReadonlyMap<string, string>
@@ -63,19 +84,23 @@ type Unsound = ReadonlyMap<string, string>
 async function readPacks(vault: Vault, index: ChunkIndex, objects: ObjectProblem[], { signal, onProgress }: CheckOptions) {
   const unsound = new Map<string, string>()
   const lines = [...index.lines()]
+  const damagedPacks: string[] = []
   let [packs, bytesRead] = [0, 0]
   await forEachAtOnce(lines, Math.min(packsAtOnce, vault.target.concurrentMax), async (line) => {
     signal?.throwIfAborted()
     const problem = await readPack(vault, line, unsound, signal)
-    if (problem) objects.push({ object: packName(vault, line.pack), problem })
+    if (problem) {
+      objects.push({ object: packName(vault, line.pack), problem })
+      damagedPacks.push(line.pack)
+    }
     packs++
     bytesRead += line.bytes
     onProgress?.({ packs, packsTotal: lines.length, bytes: bytesRead })
   })
-  return { unsound, bytesRead }
+  return { unsound, bytesRead, damagedPacks }
 }
 
-export const placeKey = (pack: string, chunk: string): string => `${pack} ${chunk}`
+const placeKey = (pack: string, chunk: string): string => `${pack} ${chunk}`
 
 async function readPack(vault: Vault, line: PackLine, unsound: Map<string, string>, signal?: AbortSignal): Promise<string | undefined> {
   const name = packName(vault, line.pack)
@@ -106,19 +131,22 @@ async function readPack(vault: Vault, line: PackLine, unsound: Map<string, strin
 }
 
 async function checkSnapshot(
-  { files, listing }: CheckSubject,
+  shelf: Shelf,
   info: SnapshotInfo,
   index: ChunkIndex,
   unsound: Unsound,
   used: Set<string>,
+  signal: AbortSignal | undefined,
 ): Promise<SnapshotCheck> {
   const { id } = info
   const nothing = { id, ok: false, info: undefined, files: [], filesDamaged: 0 }
   if (info.unreadable !== undefined) return { ...nothing, problem: info.unreadable }
   let rows: readonly FileRow[]
   try {
-    for (const name of await listing(info)) used.add(name)
-    rows = await files(info)
+    const root = await shelf.root(id, signal)
+    if (!root) return { ...nothing, info, problem: 'it has been removed meanwhile' }
+    for (const [name] of root.listing.chunks) used.add(name)
+    rows = (await shelf.manifestOf(root, signal)).files
   } catch (error) {
     return { ...nothing, info, problem: problemOf('its list of files', error).problem }
   }

@@ -18,7 +18,7 @@ const configSchema = z.object({
     .object({
       kind: z.literal('age'),
       /** Who reads everything. */
-      recipients: z.array(z.string().max(4096)).min(1).max(100),
+      recipients: z.array(z.string().max(4096)).min(1).max(100).readonly(),
       /** Who reads the catalogue, besides them. */
       catalogue: z.string().max(4096),
       /** age files in their text form. */
@@ -37,7 +37,8 @@ const configSchema = z.object({
     .nullable(),
 })
 export type Config = z.infer<typeof configSchema>
-export type ConfigEncryption = NonNullable<Config['encryption']>
+
+export const isConfig = (config: unknown): boolean => configSchema.safeParse(config).success
 
 /** One line of JSON, and its SHA-256 as a second one. */
 export function encodeConfig(config: Config): Buffer {

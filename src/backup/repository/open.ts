@@ -2,10 +2,11 @@
 import { randomBytes } from 'node:crypto'
 import { StoreError } from '../../errors.js'
 import { plainKeyring } from '../encryption/keyring.js'
-import { DirectoryTarget } from '../targets/directory.js'
+import { createKeys, openKeys } from '../encryption/repository-keys.js'
+import { openTarget } from '../targets/open-target.js'
 import type { Target } from '../targets/target.js'
 import type { CreatedRepository, CreateRepositoryOptions, OpenRepositoryOptions, TargetLocation } from './access.js'
-import { type Config, putConfig, readConfig } from './config.js'
+import { type Config, isConfig, putConfig, readConfig } from './config.js'
 import { ObjectRepository } from './object-repository.js'
 import type { Repository } from './repository.js'
 
@@ -16,32 +17,49 @@ const packBytesDefault = 8 << 20
  *  @throws INVALID_OPTION  there is a repository already · BACKEND_UNAVAILABLE, IO_FAILED, DISK_FULL. */
 export async function createRepository(where: TargetLocation, options: CreateRepositoryOptions = {}): Promise<CreatedRepository> {
   const target = openTarget(where)
+  const repository = randomBytes(16).toString('hex')
+  const keys = options.encryption && (await createKeys(repository, options.encryption))
   const config: Config = {
     format: 1,
-    repository: randomBytes(16).toString('hex'),
+    repository,
     createdAt: new Date().toISOString(),
     packBytes: options.packBytes ?? packBytesDefault,
-    encryption: null,
+    encryption: keys?.stored ?? null,
   }
+  if (!isConfig(config)) throw new StoreError('INVALID_OPTION', 'packBytes must be from 1,024 to 33,554,432, and recipients at most 100.')
   await putConfig(target, config, options.signal)
-  return { repository: await openRepository(where, options), key: undefined }
+  const vault = { repositoryId: repository, target, keyring: keys?.keyring ?? plainKeyring(), packBytes: config.packBytes }
+  return { repository: new ObjectRepository(vault), key: keys?.key }
 }
 
 /** @throws NOT_FOUND  there is none · INVALID_OPTION  no key, or one that does not fit · STORE_FORMAT_UNSUPPORTED  made by a newer
  *  version · BACKUP_MISMATCH  its own files are damaged · BACKEND_UNAVAILABLE, IO_FAILED. */
 export async function openRepository(where: TargetLocation, options: OpenRepositoryOptions = {}): Promise<Repository> {
   const target = openTarget(where)
-  const { config } = await readConfig(target, options.signal)
-  return new ObjectRepository({
-    repositoryId: config.repository,
-    target,
-    keyring: plainKeyring(),
-    packBytes: config.packBytes,
-  })
+  const { config, keys, damaged } = await openConfig(target, options)
+  const vault = { repositoryId: config.repository, target, keyring: keys?.keyring ?? plainKeyring(), packBytes: config.packBytes }
+  return new ObjectRepository(vault, damaged)
 }
 
-function openTarget(where: TargetLocation): Target {
-  if (typeof where === 'string' && !where.startsWith('s3:')) return new DirectoryTarget(where)
-  if (typeof where === 'object' && 'directory' in where) return new DirectoryTarget(where.directory)
-  throw new StoreError('INVALID_OPTION', 'S3 is not there yet.')
+/** The text of a key file for another machine that is to back up; undefined without encryption. Needs a passphrase, an identity, or a
+ *  key file itself. */
+export async function repositoryKey(where: TargetLocation, options: OpenRepositoryOptions = {}): Promise<string | undefined> {
+  const target = openTarget(where)
+  try {
+    return (await openConfig(target, options)).keys?.key
+  } finally {
+    await target.close()
+  }
+}
+
+async function openConfig(target: Target, { encryption, signal }: OpenRepositoryOptions) {
+  const { config, damaged } = await readConfig(target, signal)
+  if (config.encryption)
+    return { config, damaged, keys: await openKeys(config.repository, config.encryption, encryption ?? {}, target.place) }
+  // Whoever has keys thinks that it is encrypted. Somebody may have put another description there, to be sent the plain text.
+  if (encryption && Object.values(encryption).some((it) => it !== undefined))
+    throw new StoreError('INVALID_OPTION', `The repository ${target.place} is not encrypted, although keys were given for it.`, {
+      hint: 'If it should be, somebody has replaced it. If not, leave the keys out.',
+    })
+  return { config, damaged, keys: undefined }
 }

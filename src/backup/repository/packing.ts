@@ -76,8 +76,14 @@ export class Packing {
     await this.#writeIndex()
   }
 
-  /** Waits for what is under way; says nothing of failures. */
-  async quiet(): Promise<void> {
+  /** Ends what is under way, and says in the index what has come to stand, so that the next backup need not send it. Never fails. */
+  async leave(): Promise<void> {
+    await this.#quiet()
+    if (this.#unindexed.length > 0) await putIndex(this.#vault, this.#unindexed).catch(() => {})
+    this.#unindexed = []
+  }
+
+  async #quiet(): Promise<void> {
     while (this.#work.size > 0) await Promise.allSettled(this.#work)
   }
 
@@ -122,7 +128,7 @@ export class Packing {
   }
 
   async #settle(): Promise<void> {
-    await this.quiet()
+    await this.#quiet()
     this.#check()
   }
 

@@ -1,5 +1,5 @@
 /** What a backup needs from the place where it is kept. A repository holds snapshots; a snapshot is a list of files; a file is a list of
- *  chunks; a chunk is stored once, however many snapshots name it. The page of the format has every byte.
+ *  chunks; a chunk is stored once, however many snapshots name it. docs/backup-format.md has every byte.
  *
  *  Any number of machines may write one repository at once. A snapshot exists from the moment its manifest stands, and its manifest is
  *  written last: whoever is killed before leaves nothing but bytes that the next `prune` removes. */
@@ -19,7 +19,7 @@ export interface Repository {
    *  `file.bytes - from`.
    *  @throws BACKUP_MISMATCH  rather than yield what is not what was stored. */
   read(file: FileRow, options?: ReadFileOptions): AsyncIterable<Buffer>
-  /** Looks only. */
+  /** Looks only, unless `condemn` is given. */
   check(options?: CheckOptions): Promise<CheckReport>
   /** Removes manifests, as the policy says; what only they named goes with the next `prune`. */
   forget(policy: ForgetPolicy, options?: ForgetOptions): Promise<ForgetReport>
@@ -187,9 +187,12 @@ export interface ReadFileOptions extends SignalOption {
 export interface CheckOptions extends SignalOption {
   /** Every byte of every chunk is read, decrypted and hashed. Default false: manifests, and that everything they name is there. */
   readonly deep?: boolean | undefined
+  /** With `deep`: mark packs that are damaged, so that the next backup stores again what it finds of their chunks, which mends old
+   *  snapshots, too. Without it, a check changes nothing. */
+  readonly condemn?: boolean | undefined
   /** Only these; default all. */
   readonly snapshots?: readonly string[] | undefined
-  /** Called for every file of every snapshot checked, with what is wrong with it. */
+  /** Called after every pack read. */
   readonly onProgress?: ((done: CheckProgress) => void) | undefined
 }
 

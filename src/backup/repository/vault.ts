@@ -21,7 +21,7 @@ export const compressed = (bytes: Uint8Array): Promise<Buffer> => gzip(bytes, { 
 export const decompressed = (bytes: Uint8Array, bytesMax: number): Promise<Buffer> => gunzip(bytes, { maxOutputLength: bytesMax })
 
 /** Of a text object, unpacked. */
-const textBytesMax = 512 << 20
+const textBytesMax = 64 << 20
 const sealPattern = /\{"seal":"([0-9a-f]{64})"\}\n$/
 
 export interface Vault {
@@ -44,7 +44,9 @@ export const runningName = (id: string): string => `running/${id}`
 export const runningPattern = /^running\/(\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{8})$/
 export const markName = (vault: Vault, mark: string): string => `condemned/${mark}.json.gz${vault.keyring.suffix}`
 export const markPattern = /^condemned\/([0-9a-f]{32})\.json\.gz(?:\.age)?$/
+/** Who was running when the mark stood. */
 export const witnessName = (vault: Vault, mark: string): string => `condemned/${mark}.running.json.gz${vault.keyring.suffix}`
+export const witnessPattern = /^condemned\/([0-9a-f]{32})\.running\.json\.gz(?:\.age)?$/
 
 /** `20261121T184022.123Z-5f0c2a91`: sorts by time. */
 export function freshSnapshotId(timeMs: number): string {

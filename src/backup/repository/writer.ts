@@ -26,7 +26,7 @@ import type {
   SnapshotWriter,
   StoredFile,
 } from './repository.js'
-import { freshSnapshotId, mismatch, packPattern, snapshotName, type Vault } from './vault.js'
+import { freshSnapshotId, packPattern, snapshotName, type Vault } from './vault.js'
 
 const findingsMax = 1000
 const extraBytesMax = 64 << 10
@@ -145,8 +145,12 @@ class Writer implements SnapshotWriter {
   async #assertPresent(rows: readonly FileRow[], listing: readonly ChunkRef[]): Promise<void> {
     const there = new Set<string>()
     for (const { name } of await this.#vault.target.list('packs/', { signal: this.#signal })) there.add(packPattern.exec(name)?.[2] ?? '')
-    for (const pack of this.#packing.packs)
-      if (!there.has(pack)) throw mismatch(this.#vault, `pack ${pack}`, 'it is gone although it was stored just now')
+    const gone = () =>
+      new StoreError('LOCK_LOST', `A pack of ${this.#vault.target.place} that this backup relied on has been removed meanwhile.`, {
+        details: { snapshot: this.id, place: this.#vault.target.place },
+        hint: 'No snapshot was made. Begin again: what was stored and is still there is not sent a second time.',
+      })
+    for (const pack of this.#packing.packs) if (!there.has(pack)) throw gone()
     const seen = new Set<string>()
     const look = ([name]: ChunkRef) => {
       if (seen.has(name)) return
@@ -154,11 +158,7 @@ class Writer implements SnapshotWriter {
       let place = this.#known.find(name)
       if (!place) return
       while (place && !there.has(place.line.pack)) place = place.next
-      if (!place)
-        throw new StoreError('LOCK_LOST', `A pack of ${this.#vault.target.place} that this backup relied on has been removed meanwhile.`, {
-          details: { chunk: name },
-          hint: 'No snapshot was made. Begin again: what was stored is not sent a second time.',
-        })
+      if (!place) throw gone()
     }
     for (const row of rows) row.chunks.forEach(look)
     listing.forEach(look)
@@ -208,7 +208,7 @@ class Writer implements SnapshotWriter {
   }
 
   async #end(): Promise<void> {
-    await this.#packing.quiet()
+    await this.#packing.leave()
     await this.#hold.release()
   }
 }

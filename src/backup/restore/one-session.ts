@@ -56,7 +56,7 @@ async function madeUp(disk: Disk, rows: readonly FileRow[], time: number, stagin
 
 async function endBeforeSeal(bytes: AsyncIterable<Uint8Array>, tag: string): Promise<number> {
   let sealBytes = 0
-  const log = await followLog(bytes, tag, [], {
+  const log = await followLog(bytes, tag, undefined, {
     record(_mark, line, start, end) {
       if (startsWith(line, start, sealPrefix)) sealBytes = end + 1 - start
     },

@@ -39,7 +39,7 @@ export class ChainFeed {
 export async function followLog(
   bytes: AsyncIterable<Uint8Array>,
   tag: string,
-  watch: readonly number[] = [],
+  watch: { has(seq: number): boolean } = new Set<number>(),
   sink: ChainSink = {},
 ): Promise<LogFacts> {
   const crcs = new Map<number, string>()
@@ -48,7 +48,7 @@ export async function followLog(
     ...sink,
     record(mark, bytes, start, end, line) {
       first ??= { crc: hex8(mark.crc), seq: mark.seq }
-      if (watch.includes(mark.seq)) crcs.set(mark.seq, hex8(mark.crc))
+      if (watch.has(mark.seq)) crcs.set(mark.seq, hex8(mark.crc))
       sink.record?.(mark, bytes, start, end, line)
     },
   })

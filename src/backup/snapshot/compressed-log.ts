@@ -92,7 +92,7 @@ async function* unfold(
 ): AsyncGenerator<Uint8Array> {
   const gunzip = createGunzip()
   let open = true
-  const followed = followLog(gunzip, tag, [watchSeq])
+  const followed = followLog(gunzip, tag, new Set([watchSeq]))
     .then(done, done)
     .finally(() => {
       open = false

@@ -2,7 +2,8 @@
 import { errnoOf } from '../../errors.js'
 import type { FileStat } from '../../file/durable.js'
 import type { ChainDamage } from '../../file/log/chain.js'
-import type { Seal } from '../../file/log/record.js'
+import { hex8, type Seal } from '../../file/log/record.js'
+import type { HighWaterMark } from '../../file/metadata/mark.js'
 import type { FileFacts, FileRole, FileRow, SessionFacts } from '../repository/repository.js'
 import { plainBytes } from './byte-range.js'
 import { type About, type Capture, isUntouched } from './capture.js'
@@ -98,8 +99,10 @@ class LogCapture {
     const row = this.#row
     const rereads = this.#capture.options.rereads(this.#log.path)
     if (row && end && !rereads && isUntouched(row, stat) && this.#keepsHighWater(row.session!)) return this.#keep(row)
-    const isSameFile = row?.identity?.ino === stat.ino && row.identity.dev === stat.dev
-    return this.#read(row && end && !rereads && isSameFile ? end : undefined)
+    // Touched without growing: somebody may have edited it in place.
+    const known = row?.identity
+    const hasGrown = known?.ino === stat.ino && known.dev === stat.dev && known.size < stat.size
+    return this.#read(row && end && !rereads && hasGrown ? end : undefined)
   }
 
   /** Where the earlier snapshot ends, when the same record stands there still. */
@@ -223,10 +226,11 @@ export function alarmText(verdict: string, then: SessionFacts, now: SessionFacts
   return `Record ${then.lastSeq} is not the one that the last good snapshot has, and no compaction or repair says that it made the file anew.`
 }
 
-function belowHighWater(mark: NonNullable<NamedSession['highWater']>, facts: LogFacts, session: SessionFacts): string | undefined {
+function belowHighWater(mark: HighWaterMark, facts: LogFacts, { headerCrc }: SessionFacts): string | undefined {
   if (facts.seq < mark.seq) return `It ends at seq ${facts.seq}, but the metadata knows that seq ${mark.seq} was on the disk.`
   const crc = facts.crcs.get(mark.seq)
-  const isSameFile = session.headerCrc === undefined || session.headerCrc === mark.headerCrc
-  if (crc !== undefined && isSameFile && crc !== mark.crc) return `Record ${mark.seq} is not the one that the metadata knows.`
-  return undefined
+  if (headerCrc === undefined || headerCrc === hex8(mark.header))
+    return crc === undefined || crc === hex8(mark.crc) ? undefined : `Record ${mark.seq} is not the one that the metadata knows.`
+  if (facts.header?.replaces?.includes(hex8(mark.header)) || !facts.header) return undefined
+  return 'Another file stands in the place of the one that the metadata knows, and does not say that it replaces it.'
 }

@@ -58,7 +58,7 @@ export function endsAt(disk: Disk, fd: number, { bytes, seq, crc }: LogEnd): boo
 }
 
 function lastLine(disk: Disk, fd: number, end: number): { mark: NonNullable<ReturnType<typeof readMark>>; isOwn: boolean } | undefined {
-  for (let span = 64 << 10; ; span *= 4) {
+  for (let span = 4 << 10; ; span *= 8) {
     const from = Math.max(0, end - span)
     const bytes = readFully(disk, fd, from, end - from)
     if (bytes.length < end - from || bytes[bytes.length - 1] !== 0x0a) return undefined

@@ -8,21 +8,16 @@ import { type Disk, type FileStat, readFully } from '../../file/durable.js'
 import type { StorePlaces } from '../../file/format.js'
 import { Chain } from '../../file/log/chain.js'
 import { Journal } from '../../file/metadata/journal.js'
+import { type HighWaterMark, parseMark } from '../../file/metadata/mark.js'
 import { whyNoPair } from '../../file/metadata/pair.js'
 import { hashOf, parseSnapshot } from '../../file/metadata/snapshot.js'
 import { newCounters } from '../../file/stats.js'
 
-/** What somebody knew of a transcript when the entry was written: it was on the disk up to there. */
-export interface HighWater {
-  readonly seq: number
-  readonly crc: string
-  readonly headerCrc: string
-}
-
 export interface NamedSession {
   readonly key: string
   readonly sessionId: string
-  readonly highWater: HighWater | undefined
+  /** It was on the disk up to there. */
+  readonly highWater: HighWaterMark | undefined
 }
 
 export interface MetadataFile {
@@ -167,7 +162,6 @@ function looseOps(bytes: Buffer, tag: string): [string, unknown][] {
 }
 
 const sessionIdPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
-const highWaterPattern = /^(\d+)\.\d+\.([0-9a-f]{8})\.([0-9a-f]{8})$/
 
 function namedIn(entries: Iterable<readonly [key: string, json: string]>): Map<string, NamedSession> {
   const named = new Map<string, NamedSession>()
@@ -175,9 +169,7 @@ function namedIn(entries: Iterable<readonly [key: string, json: string]>): Map<s
     const { sessionId, $ } = (JSON.parse(json) ?? {}) as { sessionId?: unknown; $?: unknown }
     // What cannot be the name of a file of ours is no guide to one.
     if (typeof sessionId !== 'string' || !sessionIdPattern.test(sessionId)) continue
-    const found = typeof $ === 'string' ? highWaterPattern.exec($) : null
-    const highWater = found ? { seq: Number(found[1]), crc: found[2]!, headerCrc: found[3]! } : undefined
-    named.set(sessionId, { key, sessionId, highWater })
+    named.set(sessionId, { key, sessionId, highWater: typeof $ === 'string' ? parseMark($) : undefined })
   }
   return named
 }

@@ -136,7 +136,7 @@ export class Baton {
     if (this.#held === held) this.#held = undefined
     try {
       // Nothing that was staged and not renamed may be there for the next holder; what cannot be emptied is not released.
-      if (held.used) this.#emptyStage(held)
+      if (held.used) this.#emptyForNext(held)
       const heir = this.#heir(held)
       if (heir) {
         this.#host.disk.rename(held.stage, `${this.#directory.path}/${heir.name}`)
@@ -157,12 +157,22 @@ export class Baton {
     }
   }
 
+  /** An error may pass: one more try is cheaper than everybody's waiting until the hold expires. */
+  #emptyForNext(held: Held): void {
+    try {
+      this.#emptyStage(held)
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error
+      this.#emptyStage(held)
+    }
+  }
+
   #giveBack(held: Held): void {
     const free = `${this.#directory.path}/${freeName(held.n)}`
     try {
       this.#host.disk.rename(held.stage, free)
     } catch (error) {
-      // Lost is lost. Another error may pass: one more try is cheaper than everybody's waiting until the hold expires.
+      // Lost is lost. Another error may pass, as above.
       if (errnoOf(error) === 'ENOENT' || errnoOf(error) === undefined) throw error
       this.#host.disk.rename(held.stage, free)
     }

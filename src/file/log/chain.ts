@@ -106,6 +106,8 @@ export class Chain {
   /** Whether bytes without a newline follow the last line. */
   openTail = false
   header: Header | undefined
+  /** Of the header's record; undefined while it has not been read. */
+  headerCrc: number | undefined
   seal: Seal | undefined
   damage: ChainDamage | undefined
   records = 0
@@ -228,6 +230,7 @@ export class Chain {
   #begin(lines: readonly Line[], sink: ChainSink): void {
     const { bytes, start, mark } = lines[0]!
     this.header = readSystem(bytes, start, mark).header
+    this.headerCrc = mark.crc
     const named = this.header?.foreign
     if (named && (named.bytes !== this.foreign.bytes || named.crc !== hex8(this.foreign.crc)))
       this.#damaged(`the ${named.lines} lines before the header are not those that it names`, 0, 0)

@@ -8,6 +8,7 @@ import { errnoOf, StoreError } from '../../errors.js'
 import { type Disk, type FileStat, type OpenFlags, readFully } from '../durable.js'
 import type { Counters } from '../stats.js'
 import { Chain, type ChainSink } from './chain.js'
+import { readHeader } from './header.js'
 import { type Header, hex8 } from './record.js'
 import { openTail, openWhole, readOn } from './tail.js'
 
@@ -33,6 +34,16 @@ export interface Batch {
   readonly plain: boolean
 }
 
+/** A record that is on the disk, with everything before it, and whose name is. */
+export interface SyncedPoint {
+  readonly seq: number
+  /** Where its line ends. */
+  readonly bytes: number
+  readonly crc: number
+  /** Crc of the header of the file. */
+  readonly header: number
+}
+
 /** current: nothing has changed · grown: more was read · touched: changed without growing · replaced: the path names another file or none. */
 export type Freshness = 'current' | 'grown' | 'touched' | 'replaced' | 'absent'
 
@@ -47,6 +58,7 @@ export class LogFile {
   #place: LogPlace
   #sink: ChainSink
   #synced = -1
+  #syncedPoint: Omit<SyncedPoint, 'header'> | undefined
   #syncing: Promise<void> | undefined
   #syncFailure: { error: unknown } | undefined
   #users = 0
@@ -226,6 +238,15 @@ export class LogFile {
     return Math.max(this.#synced, this.chain.claimed)
   }
 
+  /** The last record of which a sync of our own has told; undefined while there is none. Never a seal: what replaces the file goes on
+   *  without it. */
+  syncedPoint(): SyncedPoint | undefined {
+    if (!this.named || !this.#syncedPoint || this.chain.damage) return undefined
+    this.chain.headerCrc ??= readHeader(this.#place.disk, this.fd, this.size)?.crc
+    const header = this.chain.headerCrc
+    return header === undefined ? undefined : { ...this.#syncedPoint, header }
+  }
+
   /** Resolves when everything up to `seq` is on the disk: by one sync, begun after that was written, shared by all who wait. */
   async durable(seq: number): Promise<void> {
     this.#users++
@@ -244,12 +265,13 @@ export class LogFile {
 
   #beginSync(): Promise<void> {
     const { counters, disk } = this.#place
-    const seq = this.chain.seq
+    const { seq, end, crc, seal } = this.chain
     this.#syncing = disk
       .sync(this.fd)
       .then(
         () => {
           this.#synced = Math.max(this.#synced, seq)
+          if (!seal && seq >= 0) this.#syncedPoint = { seq, bytes: end, crc }
           counters.syncs++
         },
         (error: unknown) => {

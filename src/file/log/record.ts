@@ -25,7 +25,7 @@ export interface LineMark extends Mark {
   readonly bodyBytes: number
 }
 
-/** What stands in `$$`. Exactly one of header, seal, turn, summary and lost in a record of the store's own; else an id, an input, a turn's
+/** What stands in `$$`. Exactly one of header, seal, turn, summary, lost and compacted in a record of the store's own; else an id, an input, a turn's
  *  number. */
 export interface SystemPart {
   readonly id?: string
@@ -44,6 +44,7 @@ export interface SystemPart {
   readonly turn?: TurnEvent
   readonly summary?: Summary
   readonly lost?: Lost
+  readonly compacted?: Compacted
 }
 
 /** Stands for everything up to a record, for whoever reads with `compacted: true`. The records themselves stay, until bytes are compacted. */
@@ -53,6 +54,13 @@ export interface Summary {
   readonly records: number
   readonly text: string
   /** Epoch ms. */
+  readonly at: number
+}
+
+/** Stands where the seal of a compaction stood in the file before: no sequence number is used twice. */
+export interface Compacted {
+  /** The first record that has stayed. */
+  readonly from: number
   readonly at: number
 }
 
@@ -141,6 +149,8 @@ export interface Seal {
   readonly reason: 'checkpoint' | 'rotated' | 'deleted' | 'suspect' | 'compacted'
   /** compacted: the first record that stays. */
   readonly from?: number
+  /** compacted: the name under which the lines of the new file are written. */
+  readonly writer?: string
   readonly next?: string
   readonly key?: string
   /** Why the caller asked for it. */
@@ -153,7 +163,8 @@ export const sealPrefix = '{"$$":{"seal":'
 export const turnPrefix = '{"$$":{"turn":'
 export const summaryPrefix = '{"$$":{"summary":'
 export const lostPrefix = '{"$$":{"lost":'
-const ownPrefixes = [turnPrefix, headerPrefix, sealPrefix, summaryPrefix, lostPrefix]
+export const compactedPrefix = '{"$$":{"compacted":'
+const ownPrefixes = [turnPrefix, headerPrefix, sealPrefix, summaryPrefix, lostPrefix, compactedPrefix]
 const idPrefix = '{"$$":{"id":'
 const inputPrefix = '{"$$":{"input":'
 

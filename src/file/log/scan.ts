@@ -6,14 +6,16 @@
  *  is not whole yet waits as the beginnings of its lines: so a sink sees the whole of a line only up to `longLineBytes`, and of one
  *  that had to wait only `keptBytes`, unless it is one of the store's own. Whoever needs more takes it from `look`. */
 import { crc32 } from 'node:zlib'
+import { type Breath, newBreath } from '../breath.js'
 import type { Disk } from '../durable.js'
-import { breathe } from '../stage.js'
 import { type Chain, type ChainSink, goesOn, isForeign, type Line, oddLine } from './chain.js'
 import { LongLine } from './long-line.js'
 import { isSystemOnly, readMark } from './record.js'
 
 /** Where the bytes come from, in order: a file, or what is unpacked from one. */
 export interface ByteSource {
+  /** How many there are, where that is known: no more room is taken. */
+  readonly size?: number
   /** Fills up to `length` bytes; 0 at the end. */
   read(into: Buffer, offset: number, length: number): number | Promise<number>
 }
@@ -28,6 +30,8 @@ export interface ScanOptions {
   readonly signal?: AbortSignal | undefined
   /** Bytes read so far. */
   readonly onProgress?: ((bytes: number) => void) | undefined
+  /** For whoever scans one file after another: small ones share a stretch. */
+  readonly breath?: Breath | undefined
 }
 
 /** What is left at the end without a verdict: lines of a batch that has not ended, and bytes without a newline. */
@@ -41,13 +45,11 @@ export interface ScanTail {
 
 const usualSizes = { pieceBytes: 256 << 10, longLineBytes: 1 << 20 }
 const keptBytes = 4 << 10
-/** How long to go on before others have their turn. */
-const stretchMs = 5
-
 /** The first `size` bytes of a file: what is added meanwhile is not looked at. */
 export function fileSource(disk: Disk, fd: number, size: number): ByteSource {
   let position = 0
   return {
+    size,
     read(into, offset, length) {
       const got = disk.read(fd, into, offset, Math.min(length, size - position), position)
       position += got
@@ -64,13 +66,16 @@ export async function scan(
   sizes = usualSizes,
 ): Promise<ScanTail> {
   const scanning = new Scanning(source, chain, sink, sizes)
-  for (;;) {
-    options.signal?.throwIfAborted()
-    const sinceMs = performance.now()
-    while (performance.now() - sinceMs < stretchMs) if (!(await scanning.step())) return scanning.end()
-    options.onProgress?.(scanning.bytesRead)
-    await breathe()
+  const { signal, breath = newBreath(), onProgress } = options
+  signal?.throwIfAborted()
+  while (await scanning.step()) {
+    const rest = breath.breathe()
+    if (!rest) continue
+    onProgress?.(scanning.bytesRead)
+    await rest
+    signal?.throwIfAborted()
   }
+  return scanning.end()
 }
 
 /** The line with a copy of as much of its bytes as is kept. */
@@ -93,7 +98,9 @@ class Scanning {
   #searched = 0
   /** Where in the file the window begins. */
   #base = 0
+  /** Of a batch that has not ended; the first of them on bytes of their own. */
   #pending: Line[] = []
+  #detached = 0
   #long: LongLine | undefined
 
   constructor(source: ByteSource, chain: Chain, sink: ScanSink, sizes: typeof usualSizes) {
@@ -101,7 +108,7 @@ class Scanning {
     this.#chain = chain
     this.#sink = sink
     this.#sizes = sizes
-    this.#window = Buffer.allocUnsafeSlow(sizes.longLineBytes + sizes.pieceBytes)
+    this.#window = Buffer.allocUnsafe(Math.min(sizes.longLineBytes + sizes.pieceBytes, (source.size ?? Number.POSITIVE_INFINITY) + 1))
   }
 
   /** A few lines, or a piece read. False at the end. */
@@ -146,6 +153,7 @@ class Scanning {
   #judge(whole: boolean): void {
     const lines = this.#pending
     this.#pending = []
+    this.#detached = 0
     this.#chain.judge(lines, whole, this.#sink)
   }
 
@@ -175,10 +183,9 @@ class Scanning {
 
   /** Lines that wait for the end of their batch must not be looked for in the window any more. */
   #detach(): void {
-    for (let at = this.#pending.length - 1; at >= 0; at--) {
-      const line = this.#pending[at]!
-      if (line.bytes.buffer !== this.#window.buffer) return
-      this.#pending[at] = detached(line)
+    while (this.#detached < this.#pending.length) {
+      this.#pending[this.#detached] = detached(this.#pending[this.#detached]!)
+      this.#detached++
     }
   }
 

@@ -1,6 +1,7 @@
 /** The entries in memory: each as the bytes it has on disk, parsed when somebody asks for it. Ten thousand sessions cost their bytes. */
 import { StoreError } from '../../errors.js'
 import type { Entry } from '../../types.js'
+import { type HighWaterMark, markAt, withMark } from './mark.js'
 
 export interface Cell {
   /** Where the entry's JSON text is. */
@@ -14,13 +15,31 @@ export type Cells = Map<string, Cell>
 
 /** The entry, frozen to its depths: an in-place edit fails loudly instead of looking saved. */
 export function entryOf(cell: Cell): Entry {
-  cell.entry ??= deepFreeze(asEntry(JSON.parse(cell.bytes.toString('utf8', cell.start, cell.end))))
+  cell.entry ??= deepFreeze(asEntry(JSON.parse(plainJson(cell))))
   return cell.entry
+}
+
+/** The entry's JSON text as its user would have it. */
+function plainJson({ bytes, start, end }: Cell): string {
+  const found = markAt(bytes, start, end)
+  return found ? `${bytes.toString('utf8', start, found.at)}}` : bytes.toString('utf8', start, end)
+}
+
+/** How far the transcript of that session is known to be on the disk. */
+export function markOf({ bytes, start, end }: Cell): HighWaterMark | undefined {
+  return markAt(bytes, start, end)?.mark
+}
+
+/** The same entry, with this mark and no other. */
+export function remarked(cell: Cell, mark: HighWaterMark): { cell: Cell; json: string } {
+  const json = withMark(plainJson(cell), mark)
+  const bytes = Buffer.from(json)
+  return { json, cell: { bytes, start: 0, end: bytes.length, entry: cell.entry } }
 }
 
 /** The same for one who looks at all of them once: what is parsed is not kept. */
 export function passingEntryOf(cell: Cell): Entry {
-  return cell.entry ?? asEntry(JSON.parse(cell.bytes.toString('utf8', cell.start, cell.end)))
+  return cell.entry ?? asEntry(JSON.parse(plainJson(cell)))
 }
 
 const sessionIdPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/

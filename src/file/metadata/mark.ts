@@ -47,3 +47,10 @@ export function markAt(bytes: Buffer, start: number, end: number): { readonly ma
 export function withMark(json: string, mark: HighWaterMark | undefined): string {
   return mark ? `${json.slice(0, -1)}${fieldFront}${formatMark(mark)}"}` : json
 }
+
+/** The entry's JSON text as its user would have it. */
+export function withoutMark(json: string): string {
+  const bytes = Buffer.from(json)
+  const found = markAt(bytes, 0, bytes.length)
+  return found ? `${bytes.toString('utf8', 0, found.at)}}` : json
+}

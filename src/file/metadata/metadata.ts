@@ -6,16 +6,17 @@
 import { StoreError } from '../../errors.js'
 import type { Entry, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
-import type { FileStat } from '../durable.js'
+import { type FileStat, isUntouched } from '../durable.js'
 import type { Host } from '../host.js'
 import { type CommitterOptions, type Job, type LogOwner, Preparation } from '../job.js'
 import type { About, Baton, Held } from '../lock/baton.js'
 import type { LogFile, LogPlace } from '../log/log-file.js'
 import type { Vital } from '../vital.js'
-import { type Cells, entryOf } from './cells.js'
+import { type Cell, type Cells, entryOf, markOf } from './cells.js'
 import { Checkpoint, type Folding, type MetadataPlaces } from './checkpoint.js'
 import { encodeOp, Journal } from './journal.js'
-import { loadPair } from './pair.js'
+import type { HighWaterMark } from './mark.js'
+import { loadPair, noPair } from './pair.js'
 import { aboutOf, type Change, MutatorView, Overlay, type ViewTools } from './view.js'
 
 export interface MetadataOptions extends CommitterOptions {
@@ -40,7 +41,8 @@ export class Metadata implements LogOwner {
   #options: MetadataOptions
   #vital: Vital
   #tools: ViewTools
-  #committer: Committer
+  /** For whoever commits more than changes. */
+  readonly committer: Committer
   #checkpoint: Checkpoint
   #place: LogPlace
   #cells: Cells = new Map()
@@ -63,7 +65,7 @@ export class Metadata implements LogOwner {
     this.#vital = vital
     this.#tools = tools
     this.#place = { disk: host.disk, path: places.journal, label: 'sessions.journal.jsonl', tag, counters: options.counters }
-    this.#committer = new Committer(host, baton, this, options)
+    this.committer = new Committer(host, baton, this, options)
     this.#checkpoint = new Checkpoint(host, places, options.counters)
   }
 
@@ -78,10 +80,16 @@ export class Metadata implements LogOwner {
     return this.#isFresh() ? lookUp() : this.#fresh().then(lookUp)
   }
 
-  /** The session that the key named when last looked at; asks nobody. */
-  lastKnownSessionId(key: string): string | undefined {
+  /** What the key stood for when last looked at; asks nobody. */
+  lastKnown(key: string): Entry | undefined {
     const cell = this.#cells.get(key)
-    return cell && entryOf(cell).sessionId
+    return cell && entryOf(cell)
+  }
+
+  /** How far the transcript of that session is known to be on the disk, as last looked at. */
+  lastKnownMark(key: string, sessionId: string): HighWaterMark | undefined {
+    const cell = this.#cells.get(key)
+    return cell && entryOf(cell).sessionId === sessionId ? markOf(cell) : undefined
   }
 
   /** Whether the key names this session still; undefined when that takes loading. Asks the journal alone: it is what names sessions. */
@@ -95,13 +103,12 @@ export class Metadata implements LogOwner {
       if (error instanceof Preparation) return undefined
       throw error
     }
-    return this.lastKnownSessionId(key) === sessionId
+    return this.lastKnown(key)?.sessionId === sessionId
   }
 
   async sessionIdOf(key: string): Promise<string | undefined> {
     return (await this.get(key))?.sessionId
   }
-
   async cells(): Promise<Cells> {
     await this.#fresh()
     return new Map(this.#cells)
@@ -140,16 +147,7 @@ export class Metadata implements LogOwner {
   }
 
   #snapshotUntouched(): boolean {
-    const now = this.#host.disk.stat(this.#places.snapshot)
-    const then = this.#snapshot
-    return (
-      now !== undefined &&
-      then !== undefined &&
-      now.ino === then.ino &&
-      now.size === then.size &&
-      now.ctimeMs === then.ctimeMs &&
-      now.dev === then.dev
-    )
+    return isUntouched(this.#host.disk.stat(this.#places.snapshot), this.#snapshot)
   }
 
   #followReplaced(old: LogFile): LogFile {
@@ -203,10 +201,7 @@ export class Metadata implements LogOwner {
       // Somebody is between the two renames of a checkpoint, or has died there; the latter does not go away by waiting.
       if (tries > 10) await this.#host.clock.sleep(Math.min(10, tries / 10))
     }
-    throw new StoreError('STORE_CORRUPT', `sessions.json and sessions.journal.jsonl do not belong together: ${why}.`, {
-      details: { file: 'sessions.json', why },
-      hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or see docs/errors.md#store_corrupt for how to adopt the new one.',
-    })
+    throw noPair(why)
   }
 
   // — committing —
@@ -234,29 +229,32 @@ export class Metadata implements LogOwner {
         return value
       },
     }
-    return this.#committer.submit(job, wait)
+    return this.committer.submit(job, wait)
   }
 
-  /** Commits one change of the store's own making; `decide` may find that there is none to make. */
-  commitChange(decide: (get: (key: string) => Entry | undefined) => Change | undefined, wait: WaitOptions): Promise<void> {
-    let change: Change | undefined
+  /** Commits changes of the store's own making; `decide` may find that there are none to make.
+   *  @param background  nobody has asked for it: it is not told as a commit, and not waited for until it is on the disk */
+  commitOwn(
+    decide: (cellOf: (key: string) => Cell | undefined) => readonly Change[],
+    wait: WaitOptions,
+    background = false,
+  ): Promise<void> {
+    let changes: readonly Change[] = []
     const job: Job<void> = {
+      background,
+      relaxed: () => background,
       get about() {
-        return change ? aboutOf(change) : {}
+        return changes[0] && !background ? aboutOf(changes[0]) : {}
       },
       run: () => {
-        change = decide((key) => {
-          const cell = this.#batch.get(key)
-          return cell && entryOf(cell)
-        })
-        if (!change) return []
-        this.#batch.changes.set(change.key, change)
-        return [encodeOp(change)]
+        changes = decide((key) => this.#batch.get(key))
+        for (const change of changes) this.#batch.changes.set(change.key, change)
+        return changes.map(encodeOp)
       },
-      applied: () => change && this.#take([change]),
+      applied: () => this.#take(changes),
       result: () => undefined,
     }
-    return this.#committer.submit(job, wait)
+    return this.committer.submit(job, wait)
   }
 
   #take(changes: readonly Change[]): void {
@@ -324,7 +322,7 @@ export class Metadata implements LogOwner {
   #foldWhenIdle(): void {
     this.#stopIdle?.()
     this.#stopIdle = this.#host.later?.(idleMs, () => {
-      if (!this.#committer.idle || this.#vital.poisoned || this.journalBytes < idleBytesMin || this.snapshotBytes > idleBytesMax) return
+      if (!this.committer.idle || this.#vital.poisoned || this.journalBytes < idleBytesMin || this.snapshotBytes > idleBytesMax) return
       this.#vital.track(this.checkpoint({ waitMs: 100 }))
     })
   }
@@ -340,7 +338,7 @@ export class Metadata implements LogOwner {
     this.#suspected = this.#journal
     // Everything goes into fresh files before anyone chains on pages that may be gone. Best effort: the disk is already failing.
     this.#vital.track(
-      this.#committer.exclusively('rescue', {}, async (held) => {
+      this.committer.exclusively('rescue', {}, async (held) => {
         await this.#fresh()
         await this.#fold(held)
       }),
@@ -361,7 +359,7 @@ export class Metadata implements LogOwner {
 
   /** Folds the journal into the snapshot, if it holds anything. */
   async checkpoint(wait: WaitOptions): Promise<void> {
-    await this.#committer.exclusively('checkpoint', wait, async (held) => {
+    await this.committer.exclusively('checkpoint', wait, async (held) => {
       await this.#fresh()
       if (this.#journal && (this.#journal.chain.records > 1 || this.#journal.chain.seal)) await this.#fold(held)
     })
@@ -386,7 +384,7 @@ export class Metadata implements LogOwner {
       cells: this.#cells,
       journal,
       current: () => this.#isFresh() && this.#journal === journal,
-      seal: (body) => this.#committer.appendHeld(journal, [body]),
+      seal: (body) => this.committer.appendHeld(journal, [body]),
     }
     if (!(await this.#checkpoint.run(held, folding))) return
     if (this.#journal === journal) this.#follow()

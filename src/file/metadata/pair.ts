@@ -1,5 +1,6 @@
 /** Reading snapshot and journal as a pair that belongs together: the journal names the snapshot's hash, as what it builds on or, once it
  *  is sealed, as what it has been folded into. */
+import { StoreError } from '../../errors.js'
 import { type Disk, type FileStat, readFully } from '../durable.js'
 import type { Cells } from './cells.js'
 import type { MetadataPlaces } from './checkpoint.js'
@@ -51,4 +52,11 @@ export function whyNoPair(hash: string, journal: Journal): string | undefined {
   }
   if (journal.base === hash) return undefined
   return `sessions.json has the hash ${hash.slice(0, 12)}…, the journal builds on ${journal.base?.slice(0, 12)}…`
+}
+
+export function noPair(why: string): StoreError {
+  return new StoreError('STORE_CORRUPT', `sessions.json and sessions.journal.jsonl do not belong together: ${why}.`, {
+    details: { file: 'sessions.json', why },
+    hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or see docs/errors.md#store_corrupt for how to adopt the new one.',
+  })
 }

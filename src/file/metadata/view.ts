@@ -1,7 +1,8 @@
 /** What a mutator sees: the committed entries with its own changes laid over them. A change that is not committed leaves no trace. */
 import { StoreError } from '../../errors.js'
 import type { Entry, SessionsView } from '../../types.js'
-import { type Cell, type Cells, cellOf, deepFreeze, entryOf } from './cells.js'
+import { type Cell, type Cells, cellOf, deepFreeze, entryOf, markOf } from './cells.js'
+import { type HighWaterMark, withMark } from './mark.js'
 
 export interface Change {
   readonly key: string
@@ -133,7 +134,9 @@ export class MutatorView implements SessionsView<Fields> {
 
   #put(key: string, fields: Fields): Entry {
     const before = this.#overlay.get(key)
-    const change = changed(key, before && entryOf(before), fields, this.#tools, this.#overlay.changes.get(key))
+    assertNoMark(key, fields)
+    const kept = { pending: this.#overlay.changes.get(key), mark: before && markOf(before) }
+    const change = changed(key, before && entryOf(before), fields, this.#tools, kept)
     this.#overlay.changes.set(key, change)
     return entryOf(change.cell!)
   }
@@ -146,13 +149,28 @@ export class MutatorView implements SessionsView<Fields> {
   }
 }
 
-/** The entry that follows: the store's fields are the store's, whatever the caller hands back. Revision grows by one per commit. */
+function assertNoMark(key: string, fields: Fields): void {
+  if (typeof fields !== 'object' || fields === null || !Object.hasOwn(fields, '$')) return
+  throw new StoreError('INVALID_ENTRY', `the entry of ${JSON.stringify(key)} has a field $, which is the store's own.`, {
+    details: { key },
+    hint: 'Nothing was written. Put the value under another name.',
+  })
+}
+
+/** What goes on from the state before: what the same commit has already changed, and how far the transcript is known to be on the disk. */
+export interface Kept {
+  readonly pending?: Change | undefined
+  readonly mark?: HighWaterMark | undefined
+}
+
+/** The entry that follows: the store's fields are the store's, whatever the caller hands back. Revision grows by one per commit.
+ *  @param sessionId  the key's session from now on, where that changes */
 export function changed(
   key: string,
   before: Entry | undefined,
   fields: Fields,
   tools: ViewTools,
-  pending: Change | undefined,
+  { pending, mark }: Kept,
   sessionId?: string,
 ): Change {
   if (typeof fields !== 'object' || fields === null || Array.isArray(fields))
@@ -171,9 +189,10 @@ export function changed(
   entry.createdAt = before?.createdAt ?? nowMs
   entry.updatedAt = Math.max(nowMs, before?.updatedAt ?? 0)
   entry.revision = (before?.revision ?? 0) + (pending?.cell ? 0 : 1)
-  const json = entryJson(key, entry)
+  const plain = entryJson(key, entry)
+  const json = withMark(plain, mark)
   // A copy of what JSON makes of it: neither the caller's later edits nor what JSON cannot hold may differ from what is on disk.
-  const stored = (isItsOwnJson(entry, before) ? Object.freeze(entry) : deepFreeze(JSON.parse(json))) as Entry
+  const stored = (isItsOwnJson(entry, before) ? Object.freeze(entry) : deepFreeze(JSON.parse(plain))) as Entry
   return { key, cell: cellOf(stored, json), json, dropped: pending?.dropped }
 }
 

@@ -14,6 +14,8 @@ export type CommitOptions = WaitOptions &
   Pick<AppendOptions, 'requestId' | 'channelId'> & {
     /** What to throw for a key that names no session, where none shall be made for it. */
     readonly absent?: () => Error
+    /** With it, a turn is over. */
+    readonly endsTurn?: boolean
   }
 
 /** A class, since a thousand of them may be made at once. */

@@ -2,7 +2,7 @@
 import { errnoOf, ioError, StoreError } from '../../errors.js'
 import type { StoredRecord } from '../../types.js'
 import { type Disk, readFully } from '../durable.js'
-import { Chain, type ChainSink } from '../log/chain.js'
+import { Chain, type ChainDamage, type ChainSink } from '../log/chain.js'
 import { logCorrupt } from '../log/log-file.js'
 import { pieces } from '../log/pieces.js'
 import { isSystemOnly, type LineMark, readBody, type SystemPart } from '../log/record.js'
@@ -16,6 +16,8 @@ export interface Source {
   readonly tag: string
   /** How to let go of the files that are being read; for when the store is closed under somebody who does not go on. */
   readonly readers: Set<() => void>
+  /** What the file behind the descriptor has lost. @throws LOG_CORRUPT  there is no file, and should be one. */
+  readonly lacks?: (fd: number | undefined) => ChainDamage | undefined
 }
 
 export interface Range {
@@ -33,8 +35,20 @@ export interface Raw {
   readonly system: SystemPart | undefined
 }
 
-/** undefined when there is no such file. */
+/** undefined when there is no such file. @throws LOG_CORRUPT  it has lost something, or there should be one. */
 export function openSource(source: Source): number | undefined {
+  const fd = openFile(source)
+  try {
+    const damage = source.lacks?.(fd)
+    if (damage) throw logCorrupt(source.label, damage)
+    return fd
+  } catch (error) {
+    if (fd !== undefined) source.disk.close(fd)
+    throw error
+  }
+}
+
+function openFile(source: Source): number | undefined {
   try {
     return source.disk.open(source.path, 'read')
   } catch (error) {
@@ -46,24 +60,30 @@ export function openSource(source: Source): number | undefined {
 
 /** @throws LOG_CORRUPT  after everything before the damage has been handed out · STORE_CLOSED  when the store has been closed meanwhile. */
 export async function* readRange(source: Source, range: Range): AsyncGenerator<StoredRecord, boolean> {
-  const fd = openSource(source)
-  if (fd === undefined) return false
+  const fd = openFile(source)
+  if (fd === undefined) {
+    source.lacks?.(undefined)
+    return false
+  }
   const reader = openReader(source, fd)
   try {
+    const lacking = source.lacks?.(fd)
     const { size } = source.disk.fstat(fd)
     let left = range.limit
     if (left <= 0) return true
     const { first, after } = (await range.begin?.(reader, fd, size)) ?? { first: undefined, after: range.after }
-    if (first) {
+    if (first && !(lacking && first.seq >= lacking.seq)) {
       yield parsed(first)
       if (--left <= 0) return true
     }
     for await (const raw of after > 0 ? rawsAfter(reader, fd, size, after) : rawsFromStart(reader, fd, size, range)) {
       if (raw.seq <= after) continue
+      if (lacking && raw.seq >= lacking.seq) break
       range.signal?.throwIfAborted()
       yield parsed(raw)
       if (--left <= 0) return true
     }
+    if (lacking) throw logCorrupt(source.label, lacking)
     return true
   } finally {
     reader.letGo()

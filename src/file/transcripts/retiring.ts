@@ -1,15 +1,16 @@
-/** Archives a session that nobody wants any more, if it is still as it was when that was decided. Nobody has asked for it by name, unlike with a
+/** Closes a session that nobody wants any more, if it is still as it was when that was decided. Nobody has asked for it by name, unlike with a
  *  deletion: so all that speaks against it is looked at once more, under the locks of the transcript and of the metadata, taken in that order.
  *
- *  1 lock the transcript, look: same file, same length, no turn, no input that waits    crash: nothing has happened
- *  2 commit to the metadata, if the entry is the very same: the key is gone              crash: a transcript that no key names; it is archived
- *                                                                                        by the next maintenance
- *  3 sync the metadata, seal the transcript, sync it                                     the same
- *  4 rename it into the archive, sync both directories                                   done
+ *  1 lock the transcript, look: same file, same length, no input that waits             crash: nothing has happened
+ *  2 lock the metadata, look: the very same entry, not in use, nobody objects           the same
+ *  3 seal the transcript with `deleted`, sync it                                        crash: decided; whoever comes next does the rest, as of
+ *                                                                                       any deletion
+ *  4 remove the key, under the same lock of the metadata                                the same
+ *  5 release both; archive it (transcripts.ts)                                          done
  *
- *  The key first, unlike with a rotation: a seal is never undone, and whether the entry was changed at the last moment only its own lock tells.
- *  Whoever appends meanwhile waits for the transcript's lock, and then finds that the key is gone, as after any deletion. */
-import { isStoreError } from '../../errors.js'
+ *  The metadata's lock is held for the sync of the seal, so that no change of the entry comes between 2 and 4: a seal is never undone. Were a lock
+ *  lost meanwhile, 3 finds that it is void, or 4 is left to 5, which removes the key all the same. */
+import { errnoOf, isStoreError } from '../../errors.js'
 import type { Entry, WaitOptions } from '../../types.js'
 import type { Committer } from '../commit.js'
 import type { Host } from '../host.js'
@@ -17,10 +18,9 @@ import { Preparation } from '../job.js'
 import type { Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { encodeLine, type Header, type Seal, systemBody } from '../log/record.js'
+import { encodeOp } from '../metadata/journal.js'
 import type { Metadata } from '../metadata/metadata.js'
-import type { Change } from '../metadata/view.js'
 import { replaceFile } from '../stage.js'
-import { decided } from './receipts.js'
 import { isMoved, type Transcript } from './transcript.js'
 
 /** What was decided, and on what. */
@@ -35,22 +35,18 @@ export interface Retirement<W extends string> {
   refuses(entry: Entry): W | undefined
 }
 
+/** archived: as good as; the seal stands, and what it says is to be done. */
 export type Retired<W extends string> = 'archived' | 'changed' | 'damaged' | 'unfinished' | 'busy' | 'active-turn' | 'pending-input' | W
 
 export interface RetiringTools {
   readonly host: Host
   readonly metadata: Metadata
   readonly tag: string
-  /** The directory. */
-  readonly archive: string
-  /** Renames the transcript into it, and syncs. */
-  moveAway(): Promise<void>
 }
 
 const preparationsMax = 20
 /** The transcript's lock is held meanwhile: rather another time. */
 const metadataWaitMs = 500
-const sealTriesMax = 8
 
 export async function retireSession<W extends string>(
   tools: RetiringTools,
@@ -86,21 +82,17 @@ async function retireHeld<W extends string>(
   if (log === 'changed') return log
   const waiting = log && refusalOf(transcript)
   if (waiting) return waiting
-  const refusal = await dropKey(tools, transcript, log, retirement)
-  if (refusal) return refusal
-  const { key, why } = retirement
-  const seal: Seal = { reason: 'deleted', key, why, at: tools.host.clock.wallMs() }
-  try {
-    // Before the archive has it: a power cut must not leave a key whose session is gone.
-    await tools.metadata.durable(true)
-    if (log) {
-      await sealed(committer, log, seal)
-      await tools.moveAway()
-    } else await archiveNothing(tools, transcript, seal, held)
-  } catch (error) {
-    throw decided(error)
-  }
-  return 'archived'
+  const { metadata, host } = tools
+  return metadata.committer.exclusively('retain', { waitMs: metadataWaitMs }, async (heldMetadata) => {
+    await upToDate(metadata, heldMetadata)
+    const refusal = refusalNow(tools, transcript, log, retirement)
+    if (refusal) return refusal
+    const { key, sessionId, why } = retirement
+    const seal: Seal = { reason: 'deleted', key, why, at: host.clock.wallMs() }
+    if (!(await closed(tools, transcript, committer, log, seal, held))) return 'changed'
+    metadata.committer.appendHeld(metadata.refresh(), [encodeOp({ key, cell: undefined, json: '', dropped: sessionId })])
+    return 'archived'
+  })
 }
 
 /** Its log; undefined when it has none. */
@@ -111,7 +103,10 @@ function openedAsIs<W extends string>(
 ): LogFile | undefined | 'changed' {
   const there = host.disk.stat(transcript.place.path)
   if (there?.size !== bytes) return 'changed'
-  if (!there) return undefined
+  if (!there) {
+    transcript.assertNotMissing()
+    return undefined
+  }
   const log = transcript.refresh()
   return log.size === bytes ? log : 'changed'
 }
@@ -121,48 +116,63 @@ function refusalOf({ turns }: Transcript): 'pending-input' | undefined {
   return turns.pending.size > 0 ? 'pending-input' : undefined
 }
 
-/** Step 2. What speaks against it; undefined when the key is gone. */
-async function dropKey<W extends string>(
+async function upToDate(metadata: Metadata, held: Held): Promise<void> {
+  for (let tries = 0; tries < preparationsMax; tries++) {
+    try {
+      metadata.refresh()
+      return
+    } catch (error) {
+      if (!(error instanceof Preparation)) throw error
+      await metadata.prepare(error.need, held)
+    }
+  }
+}
+
+/** Step 2. The metadata are up to date, and the caller holds their lock. */
+function refusalNow<W extends string>(
   { host, metadata }: RetiringTools,
   transcript: Transcript,
   log: LogFile | undefined,
   { key, sessionId, revision, refuses }: Retirement<W>,
-): Promise<Retired<W> | undefined> {
-  let refusal: Retired<W> | undefined
-  const decide = (get: (key: string) => Entry | undefined): Change | undefined => {
-    const entry = get(key)
-    // Compared whole: a session id that begins like another's is another.
-    if (entry?.sessionId !== sessionId || entry.revision !== revision) refusal = 'changed'
-    else refusal = refuses(entry)
-    // Last: were the transcript's lock lost meanwhile, its next holder may have written.
-    if (refusal === undefined && (log ? log.refresh() !== 'current' : host.disk.stat(transcript.place.path))) refusal = 'changed'
-    return refusal === undefined ? { key, cell: undefined, json: '', dropped: sessionId } : undefined
-  }
-  await metadata.commitChange(decide, { waitMs: metadataWaitMs })
-  return refusal
+): Retired<W> | undefined {
+  const entry = metadata.lastKnown(key)
+  // Compared whole: a session id that begins like another's is another.
+  if (entry?.sessionId !== sessionId || entry.revision !== revision) return 'changed'
+  const refusal = refuses(entry)
+  if (refusal) return refusal
+  // Last: were the transcript's lock lost meanwhile, its next holder may have written.
+  return (log ? log.refresh() !== 'current' : host.disk.stat(transcript.place.path)) ? 'changed' : undefined
 }
 
-/** Step 3. Void only when the lock was lost, to somebody who has found that the key is gone. */
-async function sealed(committer: Committer, log: LogFile, seal: Seal): Promise<void> {
-  for (let tries = 0; tries < sealTriesMax && !log.chain.seal; tries++) {
-    try {
-      if (committer.appendHeld(log, [systemBody({ seal })])) break
-    } catch (error) {
-      // On a full disk it is archived without: a rename takes no room.
-      if (isStoreError(error, 'DISK_FULL')) return
-      throw error
-    }
-    log.readOn()
+/** Step 3. False when the lock was lost, and nothing happened. */
+async function closed(
+  { host, tag }: RetiringTools,
+  transcript: Transcript,
+  committer: Committer,
+  log: LogFile | undefined,
+  seal: Seal,
+  held: Held,
+): Promise<boolean> {
+  if (log) {
+    if (!committer.appendHeld(log, [systemBody({ seal })])) return false
+    await log.durable(log.chain.seq)
+    return true
   }
-  await log.durable(log.chain.seq)
-}
-
-/** It never had a transcript: a record of why it is gone, at least. */
-async function archiveNothing({ host, tag, archive }: RetiringTools, { sessionId }: Transcript, seal: Seal, held: Held) {
-  const header: Header = { log: 'transcript', version: 1, key: seal.key!, sessionId, createdAt: seal.at }
-  const writer = tag + host.nonce(8)
-  const first = encodeLine(systemBody({ header }), { seq: 0, left: 0, synced: -1, writer, prev: 0 })
+  // It never had a transcript: now it has one that says why it is gone.
+  const header: Header = { log: 'transcript', version: 1, key: transcript.key, sessionId: transcript.sessionId, createdAt: seal.at }
+  const first = encodeLine(systemBody({ header }), { seq: 0, left: 0, synced: -1, writer: tag + host.nonce(8), prev: 0 })
   const last = encodeLine(systemBody({ seal }), { seq: 1, left: 0, synced: -1, writer: tag + host.nonce(8), prev: first.crc })
-  await replaceFile(host, held, `${archive}/${sessionId}.jsonl`, [Buffer.from(first.line + last.line)])
-  await host.disk.syncDirectory(archive)
+  try {
+    await replaceFile(host, held, transcript.place.path, [Buffer.from(first.line + last.line)])
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw error
+  }
+  await host.disk.syncDirectory(transcript.directory)
+  try {
+    transcript.refresh()
+  } catch (error) {
+    if (!isMoved(error)) throw error // As it should be: it is opened, and sealed.
+  }
+  return true
 }

@@ -7,12 +7,14 @@ import type { Host } from '../host.js'
 import { type LogOwner, Preparation } from '../job.js'
 import type { Held } from '../lock/baton.js'
 import { Chain, type ChainSink } from '../log/chain.js'
-import { LogFile, type LogPlace } from '../log/log-file.js'
+import { LogFile, type LogPlace, logCorrupt } from '../log/log-file.js'
 import { readInPieces } from '../log/pieces.js'
 import { type Header, type Seal, systemBody } from '../log/record.js'
 import { openTail } from '../log/tail.js'
+import type { HighWaterMark } from '../metadata/mark.js'
 import type { Vital } from '../vital.js'
 import { Ids, type Remembered } from './ids.js'
+import { type MarkCheck, sameMark, transcriptMissing } from './mark-check.js'
 import { TurnLog } from './turn-log.js'
 
 export interface TranscriptTools {
@@ -22,6 +24,9 @@ export interface TranscriptTools {
   /** Whether the key names this session, by asking the disk; undefined when that takes loading. */
   names(key: string, sessionId: string): boolean | undefined
   reloadNames(): Promise<void>
+  /** How far the session is known to be on the disk, as the metadata was when it was last asked. */
+  mark(key: string, sessionId: string): HighWaterMark | undefined
+  readonly marks: MarkCheck
   /** Writes the log anew, from what chains up to its `suspect` seal. */
   rewrite(transcript: Transcript, log: LogFile, held: Held): Promise<void>
   /** A sync has failed. */
@@ -141,33 +146,59 @@ export class Transcript implements LogOwner {
 
   #open(): LogFile {
     if (this.#gone) throw moved(this, undefined)
-    if (!this.#log) {
-      const sink = this.#noting(this.#ids, this.#turnLog)
-      try {
-        this.#log = LogFile.open(this.place, this.#mayCreate ? 'append' : 'appendExisting', 'tail', sink)
-      } catch (error) {
-        if (errnoOf(error) === 'ENOENT' && !this.#mayCreate) return this.#createIfNamed()
-        if (isSymlinkRefusal(error)) throw symlinkRefused(this.label)
-        throw error
+    for (let before: HighWaterMark | undefined; ; ) {
+      this.#log ??= this.#openFile()
+      this.#assertNamed()
+      const mark = this.#mark()
+      const damage = mark && this.#tools.marks.look(this.sessionId, this.#log.fd, mark)
+      if (!damage) {
+        this.#verified = true
+        return this.#log
       }
-      const { chain } = this.#log
-      this.#idsComplete = chain.header !== undefined || chain.seq < 0
+      if (sameMark(mark, before)) throw logCorrupt(this.label, damage)
+      // The mark may speak of a file that has taken the place of the one we have: then what we open now is that.
+      this.forget()
+      before = mark
     }
-    if (!this.#isNamed()) {
-      this.#gone = true
-      throw moved(this, undefined)
+  }
+
+  #openFile(): LogFile {
+    try {
+      const log = LogFile.open(this.place, this.#mayCreate ? 'append' : 'appendExisting', 'tail', this.#noting(this.#ids, this.#turnLog))
+      this.#idsComplete = log.chain.header !== undefined || log.chain.seq < 0
+      return log
+    } catch (error) {
+      if (isSymlinkRefusal(error)) throw symlinkRefused(this.label)
+      if (errnoOf(error) !== 'ENOENT' || this.#mayCreate) throw error
     }
-    this.#verified = true
-    return this.#log
+    return this.#createIfNamed()
   }
 
   #createIfNamed(): LogFile {
-    if (!this.#isNamed()) {
-      this.#gone = true
-      throw moved(this, undefined)
-    }
-    this.#mayCreate = true
-    return this.#open()
+    this.#assertNamed()
+    const mark = this.#mark()
+    this.#mayCreate = mark === undefined
+    if (!mark || this.#tools.host.disk.stat(this.place.path)) return this.#openFile()
+    // Whoever made the mark had made the file; so it is not there any more. Unless that was a rotation, which has renamed the key before.
+    this.#assertNamed()
+    this.assertNotMissing()
+    return this.#openFile()
+  }
+
+  /** For one who has found no file. @throws LOG_CORRUPT  there should be one. */
+  assertNotMissing(): void {
+    const mark = this.#mark()
+    if (mark) throw transcriptMissing(this.label, this.sessionId, mark)
+  }
+
+  #mark(): HighWaterMark | undefined {
+    return this.closing ? undefined : this.#tools.mark(this.key, this.sessionId)
+  }
+
+  #assertNamed(): void {
+    if (this.#isNamed()) return
+    this.#gone = true
+    throw moved(this, undefined)
   }
 
   #isNamed(): boolean {
@@ -257,6 +288,23 @@ export class Transcript implements LogOwner {
 
   suspect(error: unknown): void {
     this.#tools.rescue(this, error)
+  }
+
+  /** How far it is known to be on the disk, for its mark. */
+  get syncedPoint(): HighWaterMark | undefined {
+    return this.#verified && !this.closing ? this.#log?.syncedPoint() : undefined
+  }
+
+  /** Puts on the disk what is in the log by now. A failure poisons the handle. */
+  async settle(): Promise<void> {
+    const log = this.#log
+    if (!log || !this.#verified || log.chain.seal) return
+    try {
+      await Promise.all([log.named ? undefined : this.nameDurable(log), log.durable(log.chain.seq)])
+    } catch (error) {
+      this.suspect(error)
+      throw error
+    }
   }
 
   get log(): LogFile | undefined {

@@ -2,29 +2,32 @@
  *
  *  Rotation and deletion go: seal the old log, make the new one, commit to the metadata, archive the old. Whoever meets the seal does the
  *  rest; every step is idempotent, and the content of the new log is a function of the sealed one. */
-import { crc32 } from 'node:zlib'
 import { isStoreError, StoreError } from '../../errors.js'
 import type { RotateReceipt, SessionsView, WaitOptions } from '../../types.js'
 import { Committer } from '../commit.js'
 import type { Host } from '../host.js'
 import type { CommitterOptions } from '../job.js'
-import { Baton, type Held } from '../lock/baton.js'
+import type { Held } from '../lock/baton.js'
 import type { LogFile } from '../log/log-file.js'
 import { type Seal, systemBody } from '../log/record.js'
+import { entryOf } from '../metadata/cells.js'
 import type { Metadata } from '../metadata/metadata.js'
 import { type Change, changed, type ViewTools } from '../metadata/view.js'
 import { SharedSync } from '../shared-sync.js'
 import type { Vital } from '../vital.js'
 import { Ahead, type Mark } from './ahead.js'
 import type { CommitOptions, JobFor } from './append.js'
+import { Compaction } from './compaction.js'
 import { Detours } from './detours.js'
-import type { Open, TranscriptsPlaces } from './open.js'
+import { MarkCheck } from './mark-check.js'
+import { Marks } from './marks.js'
+import { type Open, sealJob, type TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
 import { type Retired, type Retirement, retireSession } from './retiring.js'
 import { archiveLog, nextLog, putLog, rewriteLog } from './rewrite.js'
+import { Slots } from './slots.js'
 import { isMoved, Transcript, type TranscriptTools } from './transcript.js'
 
-const slots = 64
 const openMax = 256
 const movesMax = 100
 
@@ -32,17 +35,19 @@ export class Transcripts {
   #host: Host
   #places: TranscriptsPlaces
   #options: CommitterOptions
-  #maxHoldMs: number
   #metadata: Metadata
   #vital: Vital
   #tag: string
   #tools: TranscriptTools
   #viewTools: ViewTools
-  #batons = new Map<number, Baton>()
+  readonly slots: Slots
   #open = new Map<string, Open>()
   #detours: Detours
   #ahead = new Ahead<Open>()
   #directorySync: SharedSync
+  readonly marks: Marks
+  readonly markCheck: MarkCheck
+  readonly compaction: Compaction
 
   constructor(
     host: Host,
@@ -57,34 +62,34 @@ export class Transcripts {
     this.#host = host
     this.#places = places
     this.#options = options
-    this.#maxHoldMs = maxHoldMs
+    this.slots = new Slots(host, places.locks, maxHoldMs, options.counters)
     this.#metadata = metadata
     this.#vital = vital
     this.#tag = tag
     this.#viewTools = viewTools
     this.#detours = new Detours(host.clock, options.waitMs)
     this.#directorySync = new SharedSync(() => host.disk.syncDirectory(places.transcripts))
+    this.marks = new Marks(host, metadata, vital, options.durability)
+    this.markCheck = new MarkCheck(host.disk, tag, metadata)
+    this.compaction = new Compaction({
+      host,
+      tag,
+      archive: places.archive,
+      prepared: `${places.locks}/prepared`,
+      names: this.#directorySync,
+    })
     this.#tools = {
       host,
       vital,
       directory: places.transcripts,
       names: (key, sessionId) => metadata.names(key, sessionId),
       reloadNames: () => metadata.reload(),
+      mark: (key, sessionId) => metadata.lastKnownMark(key, sessionId),
+      marks: this.markCheck,
       rewrite: async (transcript, log, held) => void (await this.#rewrite(transcript, log, held)),
       rescue: (transcript, error) => this.#rescue(transcript, error),
       syncDirectory: () => this.#directorySync.run(),
     }
-  }
-
-  baton(slot: number): Baton {
-    let baton = this.#batons.get(slot)
-    if (!baton) {
-      const label = `transcripts/${String(slot).padStart(2, '0')}`
-      const { counters } = this.#options
-      baton = new Baton(this.#host, `${this.#places.locks}/${label}`, { maxHoldMs: this.#maxHoldMs, counters, label })
-      this.#batons.set(slot, baton)
-    }
-    return baton
   }
 
   pathOf(sessionId: string): string {
@@ -95,8 +100,7 @@ export class Transcripts {
     const known = this.#open.get(sessionId)
     if (known) {
       if (this.#open.size > openMax / 2) {
-        // Least recently used goes first.
-        this.#open.delete(sessionId)
+        this.#open.delete(sessionId) // Least recently used goes first.
         this.#open.set(sessionId, known)
       }
       return known
@@ -104,7 +108,7 @@ export class Transcripts {
     const label = `transcripts/${sessionId}.jsonl`
     const place = { disk: this.#host.disk, path: this.pathOf(sessionId), label, tag: this.#tag, counters: this.#options.counters }
     const transcript = new Transcript(sessionId, key, place, this.#tools)
-    const committer = new Committer(this.#host, this.baton(crc32(sessionId) % slots), transcript, this.#options)
+    const committer = new Committer(this.#host, this.slots.of(sessionId), transcript, this.#options)
     const open: Open = { transcript, committer, nameDurable: () => this.#nameDurable(transcript), pins: 0 }
     this.#open.set(sessionId, open)
     if (this.#open.size > openMax) this.#evict()
@@ -113,10 +117,8 @@ export class Transcripts {
 
   #evict(): void {
     for (const open of this.#open.values()) {
-      const { transcript, committer, pins } = open
       if (this.#open.size <= openMax) return
-      if (pins > 0 || !committer.idle || transcript.busy) continue
-      this.#letGo(open)
+      if (open.pins === 0 && open.committer.idle && !open.transcript.busy) this.#letGo(open)
     }
   }
 
@@ -124,13 +126,14 @@ export class Transcripts {
    *  @param jobFor  is asked again when the key has come to name another session meanwhile. */
   commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R> {
     // Whether the key still names it, the commit asks under the lock.
-    const sessionId = this.#detours.has(key) ? undefined : this.#metadata.lastKnownSessionId(key)
+    const sessionId = this.#detours.has(key) ? undefined : this.#metadata.lastKnown(key)?.sessionId
     if (sessionId === undefined) return this.#commitInLine(key, options, jobFor)
     const open = this.#ahead.logOf(key) ?? this.#of(sessionId, key)
     const mark = this.#ahead.enter(key, open)
     return open.committer.submit(jobFor(open.transcript, open.nameDurable), options).then(
       (value) => {
         this.#ahead.leave(key, mark)
+        this.marks.note(open.transcript, options.endsTurn === true)
         return value
       },
       (error: unknown) => {
@@ -150,11 +153,11 @@ export class Transcripts {
       let mark: Mark<Open>
       try {
         if (last && this.#open.get(last.transcript.sessionId) === last) await this.#finish(last, options)
-        let sessionId = this.#metadata.lastKnownSessionId(key)
+        let sessionId = this.#metadata.lastKnown(key)?.sessionId
         if (sessionId === undefined) {
           if (options.absent) throw options.absent()
           await this.#mint(key, options)
-          sessionId = this.#metadata.lastKnownSessionId(key)
+          sessionId = this.#metadata.lastKnown(key)?.sessionId
           if (sessionId === undefined) continue
         }
         last = this.#of(sessionId, key)
@@ -164,7 +167,9 @@ export class Transcripts {
         this.#detours.leave(key)
       }
       try {
-        return await submitted
+        const value = await submitted
+        this.marks.note(last.transcript, options.endsTurn === true)
+        return value
       } catch (error) {
         if (!isMoved(error)) throw error
       } finally {
@@ -222,16 +227,12 @@ export class Transcripts {
   /** Archives a session that is still as it was when that was decided; retiring.ts. */
   async retire<W extends string>(retirement: Retirement<W>, wait: WaitOptions): Promise<Retired<W>> {
     const { key, sessionId } = retirement
-    const open = this.#of(sessionId, key)
-    open.pins++
-    try {
-      const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag, archive: this.#places.archive }
-      const outcome = await retireSession({ ...tools, moveAway: () => this.#archive(sessionId) }, open, retirement, wait)
-      if (outcome === 'archived') this.#letGo(open)
+    const tools = { host: this.#host, metadata: this.#metadata, tag: this.#tag }
+    return this.pinned(sessionId, key, async (open) => {
+      const outcome = await retireSession(tools, open, retirement, wait)
+      if (outcome === 'archived') await this.#finishInLine(open, key, wait, true)
       return outcome
-    } finally {
-      open.pins--
-    }
+    })
   }
 
   /** The session that was closed by this very call; undefined when the key names none. */
@@ -247,79 +248,79 @@ export class Transcripts {
     })
   }
 
-  /** Archives what a mutator has deleted. The entry is gone already; nobody looks for the session any more. */
-  async archiveDropped(changes: readonly Change[], wait: WaitOptions): Promise<void> {
-    for (const { key, dropped } of changes) {
-      if (!dropped || !this.#host.disk.stat(this.pathOf(dropped))) continue
-      const open = this.#of(dropped, key)
-      open.transcript.closing = true
-      try {
-        await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
-      } catch (error) {
-        if (!isStoreError(error, 'LOG_CORRUPT')) throw error
-        // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
-        await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
-        this.#letGo(open)
-      }
-    }
+  /** Runs `work` on a session's log, open or not, and keeps it meanwhile. */
+  pinned<R>(sessionId: string, key: string, work: (open: Open) => Promise<R>): Promise<R> {
+    return this.#pinned(this.#of(sessionId, key), work)
   }
 
-  /** True when this call's seal is the one that stands. */
-  async #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
-    const open = this.#of(sessionId, key)
+  async #pinned<R>(open: Open, work: (open: Open) => Promise<R>): Promise<R> {
     open.pins++
     try {
-      return await this.#sealAndFinish(open, key, seal, wait)
+      return await work(open)
     } finally {
       open.pins--
     }
   }
 
+  /** Archives what a mutator has deleted. The entry is gone already; nobody looks for the session any more. */
+  async archiveDropped(changes: readonly Pick<Change, 'key' | 'dropped'>[], wait: WaitOptions): Promise<void> {
+    for (const { key, dropped } of changes) {
+      // Not at once when it is sealed already for another reason: that is brought to its end first.
+      for (let moves = 0; dropped && moves < movesMax && this.#host.disk.stat(this.pathOf(dropped)); moves++) {
+        const open = this.#of(dropped, key)
+        open.transcript.closing = true
+        try {
+          await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+        } catch (error) {
+          if (!isStoreError(error, 'LOG_CORRUPT')) throw error
+          // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.
+          await open.committer.exclusively('archive', wait, () => this.#archive(dropped))
+          this.#letGo(open)
+        }
+      }
+    }
+  }
+
+  /** True when this call's seal is the one that stands. */
+  #seal(sessionId: string, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
+    return this.pinned(sessionId, key, (open) => this.#sealAndFinish(open, key, seal, wait))
+  }
+
   async #sealAndFinish(open: Open, key: string, seal: Seal, wait: WaitOptions): Promise<boolean> {
-    const { sessionId } = open.transcript
     let ours = true
     try {
-      await open.committer.submit(
-        {
-          system: true,
-          about: { key, sessionId },
-          run: () => [systemBody({ seal })],
-          result: () => undefined,
-          alsoDurable: open.nameDurable,
-        },
-        wait,
-      )
+      await open.committer.submit(sealJob(open, seal), wait)
     } catch (error) {
       if (!isMoved(error)) throw error
       ours = false
     }
+    await this.#finishInLine(open, key, wait, ours)
+    return ours
+  }
+
+  async #finishInLine(open: Open, key: string, wait: WaitOptions, ours: boolean): Promise<void> {
     try {
       await this.#detours.enter(key, wait)
       try {
-        if (this.#open.get(sessionId) === open) await this.#finish(open, wait)
+        if (this.#open.get(open.transcript.sessionId) === open) await this.#finish(open, wait)
       } finally {
         this.#detours.leave(key)
       }
     } catch (error) {
       throw ours ? decided(error) : error
     }
-    return ours
   }
 
   /** Does what the seal of a log says, from wherever an earlier finisher has left it. */
-  async #finish(open: Open, wait: WaitOptions): Promise<void> {
-    open.pins++
-    try {
-      await this.#bringToItsEnd(open, wait)
-    } finally {
-      open.pins--
-    }
+  #finish(open: Open, wait: WaitOptions): Promise<void> {
+    return this.#pinned(open, () => this.#bringToItsEnd(open, wait))
   }
 
   async #bringToItsEnd(open: Open, wait: WaitOptions): Promise<void> {
     const { transcript } = open
     const { sessionId } = transcript
     const seal = transcript.sealed
+    if (seal?.reason === 'compacted') await this.compaction.finish(open, wait)
     if (seal && (seal.reason === 'rotated' || seal.reason === 'deleted')) {
       const key = seal.key ?? transcript.key
       // Whoever wrote the seal may have died before it was on the disk; what follows must not get there first.
@@ -339,6 +340,7 @@ export class Transcripts {
   }
 
   #letGo({ transcript }: Open): void {
+    this.marks.take(transcript)
     transcript.forget()
     this.#open.delete(transcript.sessionId)
   }
@@ -357,12 +359,13 @@ export class Transcripts {
     return putLog(this.#host, held, path, [next], this.#directorySync)
   }
 
-  async #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
-    await this.#metadata.commitChange((get) => {
-      const entry = get(key)
-      if (entry?.sessionId !== from) return undefined
-      if (to === undefined) return { key, cell: undefined, json: '', dropped: from }
-      return changed(key, entry, entry as unknown as Record<string, unknown>, this.#viewTools, undefined, to)
+  #renameKey(key: string, from: string, to: string | undefined, wait: WaitOptions): Promise<void> {
+    return this.#metadata.commitOwn((cellOf) => {
+      const cell = cellOf(key)
+      const entry = cell && entryOf(cell)
+      if (entry?.sessionId !== from) return []
+      if (to === undefined) return [{ key, cell: undefined, json: '', dropped: from }]
+      return [changed(key, entry, entry as unknown as Record<string, unknown>, this.#viewTools, {}, to)]
     }, wait)
   }
 

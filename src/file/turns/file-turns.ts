@@ -15,9 +15,11 @@ export interface FileTurnsTools {
   assertWritable(): void
   commit<R>(key: string, options: CommitOptions, jobFor: JobFor<R>): Promise<R>
   sessionIdOf(key: string): Promise<string | undefined>
-  source(sessionId: string): Source
-  /** Of a session that is not a key's any more. */
-  archived(sessionId: string): Source
+  source(sessionId: string, key: string): Source
+  /** Of a session that may not be a key's any more. */
+  live(sessionId: string): Source
+  /** What the end of a turn says that is in the archive: of a session that is not a key's any more, or was compacted since. */
+  archivedEnd(sessionId: string, seq: number): Promise<{ readonly value?: unknown } | undefined>
 }
 
 const pastTurnsDefault = 50
@@ -42,7 +44,7 @@ export class FileTurns implements TurnPort {
     const tools: LeaseTools = {
       key,
       commit: (options, jobFor) => this.#tools.commit(key, options, jobFor),
-      source: (sessionId) => this.#tools.source(sessionId),
+      source: (sessionId) => this.#tools.source(sessionId, key),
       waiting: () => this.#board.waiting(key),
       nowMs: () => this.#host.clock.wallMs(),
     }
@@ -65,7 +67,7 @@ export class FileTurns implements TurnPort {
 
   async valueOf(sessionId: string, endSeq: number): Promise<unknown> {
     if (endSeq < 0) return undefined
-    const end = (await readEnd(this.#tools.source(sessionId), endSeq)) ?? (await readEnd(this.#tools.archived(sessionId), endSeq))
+    const end = (await readEnd(this.#tools.live(sessionId), endSeq)) ?? (await this.#tools.archivedEnd(sessionId, endSeq))
     return end?.value
   }
 
@@ -74,7 +76,7 @@ export class FileTurns implements TurnPort {
     const live = withoutOvertaken(this.#board.list(key).map(({ whenBusy: _, ...status }): TurnStatus => status))
     if (key === undefined) return live.sort((a, b) => a.since - b.since)
     const sessionId = await this.#tools.sessionIdOf(key)
-    const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId), limit) ?? [])
+    const past = sessionId === undefined || limit === 0 ? [] : (readTurns(this.#tools.source(sessionId, key), limit) ?? [])
     const shown = new Set(live.map(({ turn }) => turn))
     return [...live, ...past.filter(({ turn }) => !shown.has(turn)).map((turn) => pastStatus(key, sessionId!, turn, nowMs))]
   }

@@ -124,7 +124,9 @@ export class KeyLease implements TurnLease {
     const { waiting, nowMs } = this.#tools
     const { requestId, channelId } = request
     const absent = () => this.#deleted(turn)
-    return this.#tools.commit({ requestId, channelId, absent }, (transcript) => endJob(transcript, fence, request, ending, waiting, nowMs))
+    return this.#tools.commit({ requestId, channelId, absent, endsTurn: true }, (transcript) =>
+      endJob(transcript, fence, request, ending, waiting, nowMs),
+    )
   }
 
   stands(): boolean {

@@ -4,9 +4,11 @@
  *  2 the caller's function makes the summary  may take minutes; others go on appending
  *  3 commit it                                against the session and the place that were read; nothing else is asked of the log
  *  A crash before 3 leaves nothing. No record is changed or removed by any of it. */
+
+import type { CompactOptions, CompactReceipt } from '../../archives.js'
 import type { Backend } from '../../backend.js'
 import { StoreError } from '../../errors.js'
-import type { CompactOptions, CompactReceipt, StoredRecord } from '../../types.js'
+import type { StoredRecord } from '../../types.js'
 import { chatCuts } from './cuts.js'
 
 export async function compactContext(

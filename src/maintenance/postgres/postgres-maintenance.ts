@@ -1,10 +1,12 @@
 /** Care of a store in a database. What a database does for itself is left to it. */
+import type { ArchiveInfo, CompactBytesReceipt, RestoreOptions, RestoreReceipt } from '../../archives.js'
 import type { CheckedMaintenance, MaintenancePort, Running } from '../../backend.js'
 import { StoreError } from '../../errors.js'
 import type { PostgresInside } from '../../postgres/backend.js'
 import type { RepairPlan, RepairReport } from '../../repair-plan.js'
-import type { VerifyOptions, VerifyReport } from '../../types.js'
+import type { ReadOptions, StoredRecord, VerifyOptions, VerifyReport } from '../../types.js'
 import type { MaintenanceReport, RetainOptions, RetentionReport } from '../../upkeep.js'
+import { archivesOf, readArchived, restoreArchived } from './archives.js'
 import { retainSessions } from './retain.js'
 import { Rounds } from './rounds.js'
 import { verifyTables } from './verify.js'
@@ -14,6 +16,23 @@ export class PostgresMaintenance implements MaintenancePort {
 
   constructor(inside: PostgresInside) {
     this.#inside = inside
+  }
+
+  /** There is nothing void in a table, and what autovacuum cannot give back is the database's own. */
+  async compactBytes(): Promise<CompactBytesReceipt> {
+    throw notOurs('its bytes are not compacted by holdfast', 'Vacuum gives back what is free; `compact` makes summaries as with files.')
+  }
+
+  archives(key: string | undefined): Promise<ArchiveInfo[]> {
+    return archivesOf(this.#inside, key)
+  }
+
+  readArchive(archive: string, options: ReadOptions): AsyncIterable<StoredRecord> {
+    return readArchived(this.#inside, archive, options)
+  }
+
+  restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt> {
+    return restoreArchived(this.#inside, archive, options)
   }
 
   verify(options: VerifyOptions): Promise<VerifyReport> {
@@ -33,16 +52,16 @@ export class PostgresMaintenance implements MaintenancePort {
   }
 
   async planRepair(): Promise<RepairPlan> {
-    throw notOurs()
+    throw notOurs('it is not repaired by holdfast', repairHint)
   }
 
   async repair(): Promise<RepairReport> {
-    throw notOurs()
+    throw notOurs('it is not repaired by holdfast', repairHint)
   }
 }
 
-function notOurs(): StoreError {
-  return new StoreError('INVALID_OPTION', 'a store in PostgreSQL is not repaired by holdfast.', {
-    hint: 'Nothing was done. `verify` says what is wrong; restore the schema from a backup (pg_dump, or the server’s own), as a whole.',
-  })
+const repairHint = '`verify` says what is wrong; restore the schema from a backup (pg_dump, or the server’s own), as a whole.'
+
+function notOurs(what: string, hint: string): StoreError {
+  return new StoreError('INVALID_OPTION', `the store is in PostgreSQL: ${what}.`, { hint: `Nothing was done. ${hint}` })
 }

@@ -1,7 +1,7 @@
 /** Puts the runs of a damaged log in the order in which they were written, and says what is missing between them. Pure. */
 import { type Header, hex8 } from '../../file/log/record.js'
-import type { HeaderLine, Run } from './run.js'
-import type { Gap, Salvage } from './salvage.js'
+import { type HeaderLine, Run } from './run.js'
+import type { Gap, Salvage, Weak } from './salvage.js'
 
 export interface About {
   /** As the file's name says. */
@@ -39,8 +39,12 @@ export function assemble(salvage: Salvage, about: About, prefixCrc: (bytes: numb
   reviveDoubtful(salvage)
   const main = salvage.runs.find(({ header }) => header && (header.header.sessionId ?? about.sessionId) === about.sessionId)
   const path = main ? [main] : []
-  for (const run of salvage.runs.filter((it) => it !== main).sort((a, b) => a.first - b.first || a.byte - b.byte))
-    place(path, run, salvage, main)
+  const parts: Run[] = []
+  for (const run of salvage.runs.filter((it) => it !== main).sort((a, b) => a.first - b.first || a.byte - b.byte)) {
+    preferPart(path, parts, run, main)
+    if (!place(path, parts, run, salvage.gaps, main)) parts.push(run)
+  }
+  for (const part of parts) fillGap(path, part)
   dropUnfinished(path, salvage.gaps, about)
   return withNumbers(path, main?.header, salvage, about, prefixCrc)
 }
@@ -52,45 +56,91 @@ function reviveTail({ tail, weak }: Salvage, { knownSeq }: About): void {
 
 /** What is doubtful in itself was in the log when a run goes on from it. */
 function reviveDoubtful({ runs, weak }: Salvage): void {
-  for (const run of runs) {
+  for (const run of [...runs]) {
     for (;;) {
       const before = weak.get(run.prev)
       if (!before || before.mark.seq !== run.first - 1 || before.start === run.byte) break
       weak.delete(run.prev)
+      if (before.header) {
+        runs.push(headerRun(before, before.header))
+        break
+      }
       run.prepend({ ...before.mark, start: before.start, end: before.end })
     }
   }
 }
 
-function place(path: Run[], run: Run, salvage: Salvage, main: Run | undefined): void {
+function headerRun({ mark, start, end }: Weak, header: Header): Run {
+  const { seq, crc, prev, writer } = mark
+  const line: HeaderLine = { header, seq, crc, at: [start, end] }
+  return new Run({ first: seq, last: seq, prev, writer, pieces: [[start, end]], left: 0, crcs: [crc], header: line })
+}
+
+/** True when it has its place. */
+function place(path: Run[], parts: Run[], run: Run, gaps: readonly Gap[], main: Run | undefined): boolean {
   for (;;) {
     const last = path[path.length - 1]
-    if (!last) return void path.push(run)
-    if (run.first > last.last + 1) {
-      if (run.first - last.last <= missingMax && !isAnothersBeginning(run, main)) path.push(run)
-      return
+    if (!last || run.first > last.last + 1) {
+      if (last && (run.first - last.last > missingMax || isAnothersBeginning(run, main))) return false
+      path.push(run)
+      return true
     }
-    const linked = last.crcOf(run.first - 1) === run.prev
-    if (linked && run.first === last.last + 1) return void path.push(run)
+    // The same records once more.
+    if (run.last <= last.last && last.crcOf(run.last) === run.crc) return true
+    const linked = isLinked(run, last)
+    if (linked && run.first === last.last + 1) return path.push(run) > 0
     // From here on two cannot both have been in the log.
-    const from = linked ? run.first : run.first - 1
-    if (run.last <= last.last && last.whole) return
-    if (!outweighs(run, last, from, salvage.gaps)) return
-    const { seq, byte } = last.lastBatch
-    // A log is not without its header for what stands behind it.
-    if (seq <= last.first && last === main) return
-    if (!last.cut(seq, byte)) path.pop()
+    if (!outweighs(run, last, linked, gaps)) {
+      // Where nothing says which of the two it was, both are whole, and there is a place for each, both stay.
+      return run.first > last.last && run.whole && path.push(run) > 0
+    }
+    if (last.lastBatch.seq <= last.first) parts.push(last)
+    if (!cutLastBatch(path, main)) return false
   }
 }
 
+/** Whether it continues a record of the other, or the same that the other continues. */
+function isLinked(run: Run, other: Run): boolean {
+  return other.crcOf(run.first - 1) === run.prev || (run.first === other.first && run.prev === other.prev)
+}
+
+/** False for what cannot be cut off: a log is not without its header for what stands behind it. */
+function cutLastBatch(path: Run[], main: Run | undefined): boolean {
+  const last = path[path.length - 1]!
+  const { seq, byte } = last.lastBatch
+  if (seq <= last.first && last === main) return false
+  if (!last.cut(seq, byte)) path.pop()
+  return true
+}
+
+/** A batch that has lost its end was in the log, and its rival was not, if somebody has counted on the number of its end. */
+function preferPart(path: Run[], parts: readonly Run[], run: Run, main: Run | undefined): void {
+  const last = path[path.length - 1]
+  if (!last || run.first <= last.last + 1) return
+  const part = parts.find(
+    (it) => it.first >= last.lastBatch.seq && isLinked(it, last) && (it.writer === run.firstWriter || it.last + it.left + 1 === run.first),
+  )
+  if (part && cutLastBatch(path, main)) path.push(part)
+}
+
 /** Of two that contradict each other, what somebody has continued was in the log. */
-function outweighs(run: Run, last: Run, from: number, gaps: readonly Gap[]): boolean {
+function outweighs(run: Run, last: Run, linked: boolean, gaps: readonly Gap[]): boolean {
+  const from = linked ? run.first : run.first - 1
   if (from < last.lastBatch.seq) return false
   if (!last.whole) return run.whole || run.batches > 1
   if (run.batches > 1) return true
   if (!run.whole) return false
-  // Neither was continued. What stood before the other, and is broken, was what this one continues.
+  // Neither was continued. Of two that continue the same, the first in the file is in the log.
+  if (linked) return run.first === last.lastBatch.seq && run.byte < last.lastBatch.byte
+  // What stood before the other, and is broken, was what this one continues.
   return gaps.some(({ start, altered }) => altered > 0 && start < last.lastBatch.byte && start >= endBefore(last))
+}
+
+/** What is whole, and contradicts nothing that is there, has its place where nothing else has. */
+function fillGap(path: Run[], part: Run): void {
+  const at = path.findIndex(({ first }) => first > part.last)
+  if (at < 0 || path.includes(part) || part.header) return
+  if (part.first > (path[at - 1]?.last ?? part.first - 1)) path.splice(at, 0, part)
 }
 
 /** Where the last run's records before its last batch end. */
@@ -175,8 +225,9 @@ function foreignPart(
   if (named && salvage.foreignIntact(named, prefixCrc)) return { ...none, prefix: named.bytes, upTo: named.lines }
   if (header && !named) return none
   const places = named?.lines ?? (first ? first.first - 2 : salvage.foreign.length)
-  if (salvage.foreign.length === 0 && !named) return none
-  if (salvage.foreign.length > places) return none
+  // Without a header only their number says that they are the lines that it named.
+  if (salvage.foreign.length > places || (!named && (salvage.foreign.length !== places || salvage.foreign[0]?.start !== 0))) return none
+  if (places === 0) return none
   const lines = salvage.foreign.flatMap(({ start, end, sound }, at) => (sound ? [[start, end, at + 1] as const] : []))
   return { prefix: 0, lines, upTo: places, headerSeq: 0 }
 }
@@ -233,7 +284,8 @@ function missing(
   return lost
 }
 
-/** Says which file this one replaces. */
-export function replacesOf(header: Header | undefined, crc: number | undefined): readonly string[] {
-  return [...(crc === undefined ? [] : [hex8(crc)]), ...(header?.replaces ?? [])].slice(0, 16)
+/** Says which files this one replaces: the one that was read, and the one whose length the metadata know. */
+export function replacesOf(header: Header | undefined, crc: number | undefined, known: number | undefined): readonly string[] {
+  const crcs = [...(crc === undefined ? [] : [hex8(crc)]), ...(known === undefined ? [] : [hex8(known)]), ...(header?.replaces ?? [])]
+  return [...new Set(crcs)].slice(0, 16)
 }

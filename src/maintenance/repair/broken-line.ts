@@ -35,8 +35,9 @@ export function judgeLine(bytes: Buffer, start: number, end: number): BrokenLine
   }
   const broken = bytes[end - 1] === brokenOff
   const front = firstRecord(bytes, start, end)
+  const tiles = front && inARow(bytes, front, end)
+  if (tiles) return { kind: 'separated', records: tiles }
   const back = lastRecord(bytes, front ? front.end : start, end)
-  if (front && back && back.start - front.end === 1) return { kind: 'separated', records: [front, back] }
   // A whole line that lacks only its newline was never acknowledged, whatever stands behind it.
   if (broken && (!front || front.end === end - 1)) return { kind: 'torn' }
   const claimed = claimedMark(bytes, start, end)
@@ -50,6 +51,19 @@ export function judgeLine(bytes: Buffer, start: number, end: number): BrokenLine
 /** The record that the line would be if only its crc is wrong: whoever continues it knows the right one. */
 function intended(bytes: Buffer, start: number, end: number, claimed: LineMark): Whole {
   return { mark: { ...claimed, crc: crc32(bytes.subarray(start, end - 10)) }, start, end }
+}
+
+/** Records one behind the other up to the end of the line, with one byte between two: that was a newline. */
+function inARow(bytes: Buffer, first: Whole, end: number): readonly Whole[] | undefined {
+  const records = [first]
+  for (let at = first.end + 1; at < end && records.length < marksMax; ) {
+    const mark = readMark(bytes, at, end)
+    const next = mark ? { mark, start: at, end } : firstRecord(bytes, at, end)
+    if (!next) return undefined
+    records.push(next)
+    at = next.end + 1
+  }
+  return records[records.length - 1]!.end === end ? records : undefined
 }
 
 /** A whole record at the start of the line, with something behind it. */

@@ -75,8 +75,8 @@ function draft(file: string, salvage: Salvage, found: Assembled, about: LogAbout
   }
 }
 
-function headerFor({ header: found, headerCrc, prefix }: Assembled, { key, sessionId, createdAt }: LogAbout): Header {
-  const replaces = replacesOf(found?.header, headerCrc)
+function headerFor({ header: found, headerCrc, prefix }: Assembled, { key, sessionId, createdAt, knownHeader }: LogAbout): Header {
+  const replaces = replacesOf(found?.header, headerCrc, knownHeader)
   if (!found) return { log: 'transcript', version: 1, ...(key !== undefined && { key }), sessionId, replaces, createdAt }
   const { foreign, replaces: _replaces, createdAt: since, ...same } = found.header
   return { ...same, ...(foreign && prefix > 0 && { foreign }), replaces, createdAt: since }

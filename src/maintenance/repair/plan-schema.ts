@@ -8,7 +8,7 @@ const range = z.object({ from: place, to: place })
 /** Within the store, at the places where a repair has something to do. */
 const file = z
   .string()
-  .regex(/^(?:[a-z.]+|(?:transcripts|archive|locks|quarantine)(?:\/[\w.-]+){0,4})$/, 'no file of a store')
+  .regex(/^(?:[a-z.]+|(?:transcripts|archive|locks|quarantine)(?:\/[^/\0]+){0,4})$/, 'no file of a store')
   .refine((path) => !path.split('/').some((part) => part === '..' || part === '.'), 'no file of a store')
 
 const work = z.discriminatedUnion('kind', [
@@ -25,17 +25,16 @@ const work = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('rebuild-metadata'),
     how: z.enum(['exact', 'anew']),
-    entries: z.array(z.tuple([z.string(), z.string()])),
     hash: z.string(),
     seq: place,
   }),
   z.object({ kind: z.literal('remake-format'), text: z.string() }),
   z.object({ kind: z.literal('finish-work') }),
-  z.object({ kind: z.literal('attach-transcript'), createdAt: z.number() }),
+  z.object({ kind: z.literal('attach-transcript'), entry: z.string() }),
   z.object({ kind: z.literal('archive-transcript') }),
   z.object({ kind: z.literal('restore-transcript'), from: file }),
-  z.object({ kind: z.literal('clear-mark') }),
-  z.object({ kind: z.literal('move-aside') }),
+  z.object({ kind: z.literal('begin-anew'), header: z.record(z.string(), z.unknown()), headerSeq: place }),
+  z.object({ kind: z.literal('move-aside'), names: z.array(z.string().regex(/^(?!\.{1,2}$)[^/\0]+$/)) }),
   z.object({ kind: z.literal('set-permissions'), mode: z.number().int() }),
 ])
 

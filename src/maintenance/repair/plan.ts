@@ -1,41 +1,50 @@
 /** From what verify finds to what is to be done about it. Reads, and changes nothing. */
-import { crc32 } from 'node:zlib'
 import type { Inside } from '../../file/backend.js'
-import { readFully } from '../../file/durable.js'
-import { entryOf } from '../../file/metadata/cells.js'
 import type { Finding } from '../../findings.js'
 import type { RepairAction, RepairPlan } from '../../repair-plan.js'
-import type { Entry, VerifyReport } from '../../types.js'
+import type { VerifyReport } from '../../types.js'
+import { planFormat, readFormat } from './format-repair.js'
+import { droppedIn } from './journal-source.js'
 import { type Draft, type LogAbout, planLog } from './log-plan.js'
-
-/** Whose a transcript is, by its session id. */
-export type Owners = ReadonlyMap<string, { readonly key: string; readonly entry: Entry }>
+import { type MetadataDraft, planMetadata } from './metadata-plan.js'
+import { type Owners, ownersIn, ownersOf } from './owners.js'
+import { planSession } from './sessions-plan.js'
+import { planSurroundings } from './surroundings.js'
 
 export interface PlanOptions {
   readonly signal?: AbortSignal | undefined
 }
 
-export async function planStore(inside: Inside, report: VerifyReport, options: PlanOptions): Promise<RepairPlan> {
-  const { host, places } = inside
+export async function planStore(inside: Inside, report: VerifyReport, { signal }: PlanOptions): Promise<RepairPlan> {
+  const { host } = inside
   const findings = findingsOf(report)
-  const owners = await ownersIn(inside)
   const drafts: Draft[] = []
-  for (const file of damagedLogs(findings)) {
-    const path = `${places.store}/${file}`
-    if (host.disk.stat(path)?.kind !== 'file') continue
-    drafts.push(await planLog(host.disk, path, file, aboutLog(inside, file, owners), options.signal))
+  const format = planFormat(inside)
+  if (format) drafts.push(format)
+  const metadata = await damagedMetadata(inside, findings, signal)
+  if (metadata) drafts.push(metadata.draft)
+  const owners = metadata ? ownersOf([...metadata.entries].map(([key, { json }]) => [key, Buffer.from(json)])) : await ownersIn(inside)
+  drafts.push(...(await planLogs(inside, findings, owners ?? new Map(), signal)))
+  const keys = new Set([...(owners?.values() ?? [])].map(({ key }) => key))
+  const facts = owners && { owners, keys, dropped: await droppedIn(inside, signal) }
+  for (const finding of findings) {
+    const draft = (facts && (await planSession(inside, finding, facts, signal))) ?? planSurroundings(inside, finding)
+    if (draft) drafts.push(draft)
+    // Of two orphans of one key, one gets it.
+    if (draft?.kind === 'attach-transcript' && draft.key !== undefined) keys.add(draft.key)
   }
+  const files = new Set(drafts.map(({ file }) => file))
   return {
     version: 1,
     planId: host.mintId(),
-    storeId: storeIdIn(inside),
+    storeId: readFormat(inside)?.storeId,
     madeAt: host.clock.wallMs(),
-    findings,
+    findings: findings.filter(({ severity, file }) => severity === 'damage' || files.has(file)),
     actions: drafts.map((draft, at): RepairAction => ({ id: at + 1, ...draft })),
   }
 }
 
-/** What verify has noticed; what it calls damage stands among it. */
+/** What verify has noticed; damage that is told of nowhere else stands among it. */
 function findingsOf({ findings, damage }: VerifyReport): readonly Finding[] {
   const told = new Set(findings.map(({ file }) => file))
   const others = damage.filter(({ file }) => !told.has(file))
@@ -43,7 +52,7 @@ function findingsOf({ findings, damage }: VerifyReport): readonly Finding[] {
     ...findings,
     ...others.map(
       ({ file, message, byte, seq }): Finding => ({
-        kind: 'missing-bytes',
+        kind: 'unreadable',
         severity: 'damage',
         file,
         bytes: byte === undefined ? undefined : { from: byte, to: byte },
@@ -51,59 +60,48 @@ function findingsOf({ findings, damage }: VerifyReport): readonly Finding[] {
         key: undefined,
         sessionId: undefined,
         meaning: message,
-        repairable: true,
+        repairable: false,
         count: 1,
       }),
     ),
   ]
 }
 
-const logPattern = /^(?:transcripts|archive)\/([0-9a-f-]{36})(?:\.\d+)?\.jsonl$/
+const metadataFiles = ['sessions.json', 'sessions.journal.jsonl']
 
-function damagedLogs(findings: readonly Finding[]): string[] {
-  const files = findings.filter(({ severity, repairable }) => severity === 'damage' && repairable).map(({ file }) => file)
-  return [...new Set(files)].filter((file) => logPattern.test(file))
+/** Asked only when verify has found damage there: it reads the two at one moment, whoever is folding them meanwhile. */
+async function damagedMetadata(inside: Inside, findings: readonly Finding[], signal?: AbortSignal): Promise<MetadataDraft | undefined> {
+  const damaged = findings.filter(({ severity, file }) => severity === 'damage' && metadataFiles.includes(file))
+  if (damaged.length === 0 || damaged.some(({ kind }) => kind === 'not-a-file' || kind === 'unreadable')) return undefined
+  return planMetadata(inside, signal)
 }
 
-async function ownersIn({ metadata }: Inside): Promise<Owners> {
-  const owners = new Map<string, { key: string; entry: Entry }>()
-  for (const [key, cell] of await metadata.cells()) {
-    const entry = entryOf(cell)
-    owners.set(entry.sessionId, { key, entry })
+const logPattern = /^(?:transcripts|archive)\/([0-9a-f-]{36})(?:\.\d+)?\.jsonl$/
+/** Said of a log, but nothing of it is damaged. */
+const elsewhere = new Set(['transcript-missing', 'transcript-orphan'])
+
+async function planLogs(inside: Inside, findings: readonly Finding[], owners: Owners, signal?: AbortSignal): Promise<Draft[]> {
+  const { host, places } = inside
+  const damaged = findings.filter(({ severity, repairable, kind }) => severity === 'damage' && repairable && !elsewhere.has(kind))
+  const drafts: Draft[] = []
+  for (const file of new Set(damaged.map((it) => it.file))) {
+    const path = `${places.store}/${file}`
+    if (!logPattern.test(file) || host.disk.stat(path)?.kind !== 'file') continue
+    drafts.push(await planLog(host.disk, path, file, aboutLog(inside, file, owners), signal))
   }
-  return owners
+  return drafts
 }
 
 export function aboutLog({ host, places }: Inside, file: string, owners: Owners): LogAbout {
   const sessionId = logPattern.exec(file)?.[1] ?? ''
-  const owner = owners.get(sessionId)
+  const owner = file.startsWith('transcripts/') ? owners.get(sessionId) : undefined
   const archived = host.disk.stat(places.archive) ? host.disk.readdir(places.archive) : []
   return {
     sessionId,
     key: owner?.key,
     createdAt: owner?.entry.createdAt ?? host.clock.wallMs(),
-    knownSeq: -1,
-    knownHeader: undefined,
+    knownSeq: owner?.mark?.seq ?? -1,
+    knownHeader: owner?.mark?.header,
     hasEarlier: archived.some((name) => name.startsWith(`${sessionId}.`) && /^\.\d+\.jsonl(?:\.gz)?$/.test(name.slice(sessionId.length))),
   }
-}
-
-/** undefined where holdfast.json cannot be read. */
-export function storeIdIn({ host: { disk }, places }: Inside): string | undefined {
-  try {
-    const fd = disk.open(places.format, 'read')
-    try {
-      const { storeId } = JSON.parse(readFully(disk, fd, 0, disk.fstat(fd).size).toString('utf8')) as { storeId?: unknown }
-      return typeof storeId === 'string' ? storeId : undefined
-    } finally {
-      disk.close(fd)
-    }
-  } catch {
-    return undefined
-  }
-}
-
-/** Which of the transcripts' locks guards a session. */
-export function slotOf(sessionId: string): number {
-  return crc32(sessionId) % 64
 }

@@ -2,10 +2,14 @@
 import diagnostics from 'node:diagnostics_channel'
 import { ioError, isStoreError, StoreError } from '../../errors.js'
 import type { Inside } from '../../file/backend.js'
+import { checkFormat } from '../../file/format.js'
 import type { ActionReport, RepairAction, RepairPlan, RepairReport } from '../../repair-plan.js'
+import { readFormat, repairFormat } from './format-repair.js'
 import { repairLog } from './log-repair.js'
-import { slotOf, storeIdIn } from './plan.js'
+import { repairMetadata } from './metadata-repair.js'
 import { assertPlan } from './plan-schema.js'
+import { repairSession } from './sessions-repair.js'
+import { moveAside } from './surroundings.js'
 
 export interface ApplyOptions {
   readonly signal?: AbortSignal | undefined
@@ -17,7 +21,7 @@ const channel = diagnostics.channel('holdfast:repair')
 /** @throws INVALID_OPTION  it is no plan, or one of another store. Effect none. The signal's reason, between two actions. */
 export async function applyPlan(inside: Inside, plan: RepairPlan, { signal, onProgress }: ApplyOptions): Promise<RepairReport> {
   assertPlan(plan)
-  const storeId = storeIdIn(inside)
+  const storeId = readFormat(inside)?.storeId
   if (plan.storeId !== undefined && storeId !== undefined && plan.storeId !== storeId)
     throw new StoreError('INVALID_OPTION', `the plan is of the store ${plan.storeId}; this one is ${storeId}.`, {
       details: { option: 'plan', planned: plan.storeId, found: storeId },
@@ -29,6 +33,7 @@ export async function applyPlan(inside: Inside, plan: RepairPlan, { signal, onPr
     actions.push(await reported(inside, plan, action, signal))
     onProgress?.(actions.length, plan.actions.length)
   }
+  await reopen(inside)
   return { ok: actions.every(({ outcome }) => outcome === 'done'), planId: plan.planId, actions }
 }
 
@@ -50,10 +55,28 @@ async function reported(inside: Inside, plan: RepairPlan, action: RepairAction, 
   return report
 }
 
-function apply(inside: Inside, plan: RepairPlan, action: RepairAction, signal: AbortSignal | undefined): Promise<string | undefined> {
+async function apply(inside: Inside, plan: RepairPlan, action: RepairAction, signal: AbortSignal | undefined): Promise<string | undefined> {
   const { work } = action
   if (work.kind === 'rewrite-log') return repairLog(siteOf(inside, action), plan, action, work, signal)
-  throw new StoreError('INVALID_OPTION', `this version cannot do ${work.kind}.`, { hint: 'Nothing was changed.' })
+  if (work.kind === 'rebuild-metadata') return repairMetadata(inside, plan, action, work)
+  if (work.kind === 'remake-format') return repairFormat(inside, plan, action, work.text)
+  if (work.kind === 'move-aside') return moveAside(inside, plan, action, work.names)
+  if (work.kind === 'set-permissions') inside.host.disk.chmod?.(`${inside.places.store}/${action.file}`, work.mode)
+  else await repairSession(inside, action, work, signal)
+  return undefined
+}
+
+/** What kept the store from being opened may be gone. */
+async function reopen({ host, places, vital, metadata }: Inside): Promise<void> {
+  if (!vital.damage) return
+  try {
+    if (!checkFormat(host, places)) return
+    await metadata.reload()
+    vital.damage = undefined
+  } catch (error) {
+    if (isStoreError(error)) vital.damage = error
+    else throw error
+  }
 }
 
 function siteOf({ host, places, options, counters, tag, transcripts }: Inside, { file, sessionId }: RepairAction) {
@@ -65,7 +88,7 @@ function siteOf({ host, places, options, counters, tag, transcripts }: Inside, {
     path: `${places.store}/${file}`,
     directory: archived ? places.archive : places.transcripts,
     quarantine: places.quarantine,
-    baton: transcripts.baton(slotOf(sessionId ?? '')),
+    baton: transcripts.slots.of(sessionId ?? ''),
     waitMs: options.waitMs,
     atRest: archived,
   }

@@ -42,6 +42,7 @@ export class Run {
   whole: boolean
   left: number
   writer: string
+  readonly firstWriter: string
   batches = 1
   /** Where its last batch begins. */
   lastBatch: { seq: number; byte: number }
@@ -60,6 +61,7 @@ export class Run {
     this.whole = unit.left === 0
     this.left = unit.left
     this.writer = unit.writer
+    this.firstWriter = unit.writer
     this.lastBatch = { seq: unit.first, byte: unit.pieces[0]![0] }
     this.header = unit.header
     this.seal = unit.seal
@@ -132,8 +134,8 @@ export class Run {
 
   /** Leaves out everything from the record `seq` on, which stands at `byte`. False when nothing is left. */
   cut(seq: number, byte: number): boolean {
-    this.#pieces = this.#pieces.filter(([from]) => from < byte).map(([from, to]) => [from, Math.min(to, byte)])
     if (seq <= this.first) return false
+    this.#pieces = this.#pieces.filter(([from]) => from < byte).map(([from, to]) => [from, Math.min(to, byte)])
     this.last = seq - 1
     this.crc = this.#crcs[this.last - this.#crcsFrom]!
     this.whole = true

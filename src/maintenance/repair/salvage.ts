@@ -7,7 +7,7 @@
  *
  *  Bytes are fed once, from the start to the end. What is remembered is four bytes a record. */
 import { crc32 } from 'node:zlib'
-import { type Header, headerPrefix, hex8, readBody, readMark, sealPrefix, startsWith } from '../../file/log/record.js'
+import { type Header, headerPrefix, hex8, type LineMark, readBody, readMark, sealPrefix, startsWith } from '../../file/log/record.js'
 import { judgeLine, type Whole } from './broken-line.js'
 import { addPiece, Run, type Unit } from './run.js'
 
@@ -20,6 +20,11 @@ export interface Gap {
   /** What the first of them says its number is. */
   readonly seq: number | undefined
   nul: boolean
+}
+
+/** What counts only if something that counts continues it. */
+export interface Weak extends Whole {
+  readonly header?: Header | undefined
 }
 
 interface ForeignLine {
@@ -36,7 +41,7 @@ export class Salvage {
   readonly gaps: Gap[] = []
   /** Lines without `$` before everything, and how many bytes they have; sound ones are JSON objects. */
   readonly foreign: ForeignLine[] = []
-  readonly weak = new Map<number, Whole>()
+  readonly weak = new Map<number, Weak>()
   size = 0
   /** Of all bytes fed. */
   crc = 0
@@ -104,8 +109,8 @@ export class Salvage {
   #begun(bytes: Buffer, start: number, { mark, start: from, end }: Whole): Unit {
     const { seq, prev, writer, left, crc } = mark
     const begun: Unit = { first: seq, last: seq, prev, writer, pieces: [[from, end]], left, crcs: [crc] }
-    if (prev === 0 && startsWith(bytes, start, headerPrefix))
-      return { ...begun, header: { header: readBody(bytes, start, mark).system!.header!, seq, crc, at: [from, end] } }
+    const header = headerIn(bytes, start, mark)
+    if (header) return { ...begun, header: { header, seq, crc, at: [from, end] } }
     if (startsWith(bytes, start, sealPrefix)) begun.seal = { seal: readBody(bytes, start, mark).system!.seal!, start: from }
     return begun
   }
@@ -121,6 +126,8 @@ export class Salvage {
       run.add(unit)
       return
     }
+    // The same once more.
+    if (this.runs.some((it) => it.crcOf(unit.first) === unit.crcs[0] && it.crcOf(unit.last) === unit.crcs[unit.crcs.length - 1])) return
     // A rival that came too late: what it continues has been continued.
     if (!run && unit.prev !== 0 && this.runs.some((it) => it.last >= unit.first && it.crcOf(unit.first - 1) === unit.prev)) return
     const begun = new Run(unit)
@@ -149,14 +156,16 @@ export class Salvage {
   #broken(bytes: Buffer, start: number, end: number): void {
     const verdict = judgeLine(bytes, start, end)
     const base = this.size
+    // A record's newline is its own, where it has one.
+    const endOf = (to: number) => base + to + (to === end && to < bytes.length ? 1 : 0)
     if (verdict.kind === 'separated') {
-      for (const { mark, start: at, end: to } of verdict.records) this.#record(bytes, at, { mark, start: base + at, end: base + to })
+      for (const { mark, start: at, end: to } of verdict.records) this.#record(bytes, at, { mark, start: base + at, end: endOf(to) })
       return
     }
     if (verdict.kind === 'torn') return
     if (verdict.kind === 'doubtful' && this.weak.size < weakMax)
       for (const { mark, start: from, end: to } of verdict.records)
-        this.weak.set(mark.crc, { mark, start: base + from, end: base + to + (to === end && to < bytes.length ? 1 : 0) })
+        this.weak.set(mark.crc, { mark, start: base + from, end: endOf(to), header: headerIn(bytes, from, mark) })
     const altered = verdict.kind === 'altered' || verdict.altered
     const seq = verdict.kind === 'altered' ? verdict.seq : undefined
     const nul = bytes.subarray(start, end).includes(0)
@@ -175,6 +184,15 @@ export class Salvage {
     if (!sound && (this.foreign.length === 0 || bytes[start] !== 0x7b || startsWith(bytes, start, '{"$$":'))) return false
     this.foreign.push({ start: this.size + start, end: this.size + end, sound })
     return true
+  }
+}
+
+function headerIn(bytes: Buffer, start: number, mark: LineMark): Header | undefined {
+  if (mark.prev !== 0 || !startsWith(bytes, start, headerPrefix)) return undefined
+  try {
+    return readBody(bytes, start, mark).system?.header
+  } catch {
+    return undefined // Altered after all: nobody can tell what it was.
   }
 }
 

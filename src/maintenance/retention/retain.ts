@@ -3,19 +3,21 @@
  *  the locks of the one whose turn it is (file/transcripts/retiring.ts). */
 import { isStoreError, StoreError } from '../../errors.js'
 import type { Inside } from '../../file/backend.js'
-import { type Cells, passingEntryOf } from '../../file/metadata/cells.js'
+import { type Cells, markOf, passingEntryOf } from '../../file/metadata/cells.js'
 import { hasPendingInput } from '../../file/transcripts/pending.js'
 import type { Entry } from '../../types.js'
-import type { ArchivedSession, ProtectedSession, ProtectedWhy, RetainOptions, RetentionReport } from '../../upkeep.js'
+import type { ArchivedSession, ProtectedSession, ProtectedWhy, RemovedFile, RetainOptions, RetentionReport } from '../../upkeep.js'
 import { Pace } from '../pace.js'
+import { archivesIn, planArchives, removeArchive, removedFile } from './archives.js'
 import { type Going, planInSlices, type RetentionEntry, type RetentionPlan, type Usage } from './plan.js'
 
-/** What became of one session. */
+/** What became of one session, or of a file of the archive. */
 export interface RetainUnit {
-  readonly key: string
-  readonly sessionId: string
+  readonly key?: string | undefined
+  readonly sessionId?: string | undefined
+  readonly file?: string | undefined
   readonly bytes: number
-  readonly outcome: 'archived' | ProtectedWhy
+  readonly outcome: 'archived' | 'removed' | ProtectedWhy
 }
 
 type Protect = RetainOptions['protect']
@@ -53,8 +55,27 @@ export async function* retaining(inside: Inside, options: RetainOptions, pace: P
     yield { key, sessionId, bytes: going.bytes, outcome }
     await pace.breathe()
   }
+  const emptied = yield* emptying(inside, options, pace)
   const sessions = all.entries.length
-  return { dryRun, sessions, kept: sessions - archived.length, archived, protected: spared, unsatisfied: plan.unsatisfied, removed: [] }
+  const unsatisfied = [...plan.unsatisfied, ...emptied.unsatisfied]
+  return { dryRun, sessions, kept: sessions - archived.length, archived, protected: spared, unsatisfied, removed: emptied.removed }
+}
+
+/** What the archive's own rules say. */
+async function* emptying(inside: Inside, { rules, dryRun = false, signal }: RetainOptions, pace: Pace) {
+  const removed: RemovedFile[] = []
+  if (!rules.archives) return { removed, unsatisfied: [] }
+  const { disk, clock } = inside.host
+  const plan = planArchives(await archivesIn(inside, rules.archives, pace), rules.archives, clock.wallMs())
+  for (const { archive, rule } of plan.goes) {
+    signal?.throwIfAborted()
+    if (!dryRun && !removeArchive(disk, inside.places.store, archive)) continue
+    removed.push(removedFile(archive, rule))
+    const { file, key, bytes } = archive
+    yield { file, key, bytes, outcome: 'removed' } as const
+    await pace.breathe()
+  }
+  return { removed, unsatisfied: plan.unsatisfied }
 }
 
 interface Gathered {
@@ -68,8 +89,12 @@ async function gather({ host, metadata, transcripts }: Inside, pace: Pace): Prom
   const all: Gathered = { entries: [], usage: new Map(), cells }
   for (const [key, cell] of cells) {
     const { sessionId, revision, updatedAt } = passingEntryOf(cell)
-    all.entries.push({ key, sessionId, revision, updatedAt, protectedBy: undefined })
     const stat = host.disk.stat(transcripts.pathOf(sessionId))
+    // Closed since by somebody else.
+    if (!stat && (await metadata.sessionIdOf(key)) !== sessionId) continue
+    // It has had a transcript, and that is gone.
+    const protectedBy = !stat && markOf(cell) ? 'damaged' : undefined
+    all.entries.push({ key, sessionId, revision, updatedAt, protectedBy })
     if (stat) all.usage.set(sessionId, { bytes: stat.size, changedAt: stat.ctimeMs })
     await pace.breathe()
     pace.signal?.throwIfAborted()

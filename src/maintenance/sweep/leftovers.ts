@@ -5,12 +5,15 @@ import type { Holder } from '../../file/lock/staleness.js'
 export type Leftover =
   /** A lock that was just being made: a directory with at most one empty one in it. */
   | { readonly kind: 'making'; readonly holder: Holder }
+  /** A file that was being made, to take a transcript's place. */
+  | { readonly kind: 'prepared'; readonly holder: Holder }
   /** A place in line for a lock. */
   | { readonly kind: 'ticket'; readonly holder: Holder }
   /** A file that was written beside its target, to be renamed over it. Its name does not say whose. */
   | { readonly kind: 'part'; readonly of: string }
 
 const uuid = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
+const preparedPattern = new RegExp(`^${uuid}\\.(new-.+)$`)
 /** Of `writeWholeFile`, with what write-file-atomic adds while it writes. */
 const partPattern = new RegExp(`^(${uuid}(?:\\.\\d{1,16})?\\.(?:json|jsonl\\.gz)|note\\.json)\\.part-[0-9a-f]{16}(?:\\.\\d{1,10})?$`)
 
@@ -19,6 +22,13 @@ export function makingOf(name: string): Leftover | undefined {
   const at = name.lastIndexOf('.new-')
   const holder = at > 0 ? parseMaker(name.slice(at + 1)) : undefined
   return holder && { kind: 'making', holder }
+}
+
+/** In `locks/prepared`. */
+export function preparedOf(name: string): Leftover | undefined {
+  const [, maker = ''] = preparedPattern.exec(name) ?? []
+  const holder = parseMaker(maker)
+  return holder && { kind: 'prepared', holder }
 }
 
 /** In the queue of a lock. */

@@ -11,7 +11,7 @@ import { type Holder, judge } from '../../file/lock/staleness.js'
 import type { LockStatus } from '../../types.js'
 import type { Unit } from '../leader/round.js'
 import type { Pace } from '../pace.js'
-import { type Leftover, makingOf, partOf, ticketOf } from './leftovers.js'
+import { type Leftover, makingOf, partOf, preparedOf, ticketOf } from './leftovers.js'
 
 const watchedMs = 3_600_000
 /** More than that is forgotten, and watched anew. */
@@ -32,6 +32,7 @@ export class Sweeper {
     yield* this.#stages()
     const { locks, archive, quarantine } = this.#inside.places
     for (const directory of [locks, `${locks}/transcripts`]) yield* this.#leftIn(directory, makingOf, pace)
+    yield* this.#leftIn(`${locks}/prepared`, preparedOf, pace)
     for (const queue of this.#queues()) yield* this.#leftIn(queue, ticketOf, pace)
     for (const directory of [archive, ...this.#list(quarantine).map((name) => `${quarantine}/${name}`)])
       yield* this.#leftIn(directory, partOf, pace)
@@ -53,7 +54,7 @@ export class Sweeper {
     yield { baton: metadataBaton, status: metadataBaton.status() }
     for (const name of this.#list(`${places.locks}/transcripts`)) {
       if (!/^[0-5]\d$|^6[0-3]$/.test(name)) continue
-      const baton = transcripts.baton(Number(name))
+      const baton = transcripts.slots.baton(Number(name))
       yield { baton, status: baton.status() }
     }
   }

@@ -23,6 +23,8 @@ export interface ScannedLog {
   readonly bytes: number
   /** Records of callers that are in the log; those that stand before the header count. */
   readonly records: number
+  /** Of the header; -1 where there is none. Greater than 0: earlier records are elsewhere. */
+  readonly firstSeq: number
   readonly lastSeq: number
   readonly voidLines: number
   /** At the end, without a verdict: a line without its newline, a batch without its end. */
@@ -83,11 +85,15 @@ export async function scanLog(source: ByteSource, about: LogAbout, options: LogS
   const ids = new IdsSeen(list)
   let records = 0
   let headerCrc: string | undefined
+  let firstSeq = -1
   const all: ScanSink = {
     ...sink,
     record(mark, bytes, start, end, line) {
       found.sink.record?.(mark, bytes, start, end, line)
-      headerCrc ??= hex8(mark.crc)
+      if (headerCrc === undefined) {
+        headerCrc = hex8(mark.crc)
+        firstSeq = mark.seq
+      }
       if (!isSystemOnly(bytes, start)) records++
       if (hasId(bytes, start)) ids.note(readId(bytes, start).id, mark.seq, line)
       sink.record?.(mark, bytes, start, end, line)
@@ -103,6 +109,7 @@ export async function scanLog(source: ByteSource, about: LogAbout, options: LogS
   return {
     bytes,
     records: records + chain.foreign.lines,
+    firstSeq,
     lastSeq: chain.seq,
     voidLines: chain.voidLines,
     undecidedBytes: bytes - chain.settled,

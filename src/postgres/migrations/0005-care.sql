@@ -57,3 +57,39 @@ create function @schema@.forget_commits(p_max integer) returns bigint language s
   )
   select count(*) from gone
 $holdfast$;
+
+-- Makes a session of a closed one, under a fresh id and a key that names none: {restored, records}, {taken} or {none}.
+create function @schema@.restore_archived(
+  p_commit uuid, p_wait_ms integer, p_archive uuid, p_key text, p_new uuid, p_fields text
+) returns text[] language plpgsql as $holdfast$
+declare
+  v_result text[] := @schema@.begin_commit(p_commit, p_wait_ms);
+  v_old @schema@.logs;
+  v_now bigint;
+  v_records bigint;
+begin
+  if v_result is not null then return v_result; end if;
+  perform pg_advisory_xact_lock_shared(@schema@.store_lock());
+  perform pg_advisory_xact_lock(@schema@.key_lock(p_key));
+  if exists (select from @schema@.entries where key = p_key) then return array['taken']; end if;
+  select * into v_old from @schema@.logs where session_id = p_archive and closed_at is not null for share;
+  if not found then return array['none']; end if;
+  v_now := @schema@.now_ms();
+  insert into @schema@.entries values (p_key, p_new, p_new, 1, v_now, v_now, p_fields, nextval('@schema@.changes'));
+  insert into @schema@.logs (session_id, key, origin, previous, created_at, changed_at, last_seq, user_seq, bytes, turn_last)
+    values (p_new, p_key, p_new, p_archive, v_now, v_now, v_old.last_seq, v_old.user_seq, v_old.bytes, v_old.turn_last);
+  insert into @schema@.records select p_new, seq, kind, part, body from @schema@.records where session_id = p_archive;
+  get diagnostics v_records = row_count;
+  insert into @schema@.summaries select p_new, seq, up_to, records from @schema@.summaries where session_id = p_archive;
+  -- -> gives a value of a json as it stands there; ->> would take \u0000 apart.
+  insert into @schema@.ids
+    select p_new, (part::json -> 'id')::text, row_number() over (order by seq), p_new, seq + coalesce((part::json -> 'count')::text::integer, 1) - 1,
+      coalesce((part::json -> 'count')::text::integer, 1)
+    from @schema@.records where session_id = p_new and kind = 'r' and part like '{"id":%'
+    on conflict (origin, id) do nothing;
+  update @schema@.logs set ids = (select count(*) from @schema@.ids where origin = p_new) where session_id = p_new;
+  v_result := array['restored', v_records::text];
+  insert into @schema@.commits (id, result) values (p_commit, v_result);
+  return v_result;
+end
+$holdfast$;

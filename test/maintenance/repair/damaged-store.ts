@@ -25,12 +25,12 @@ export function scratchDirectory(): string {
 }
 
 /** A store with a session of records `{ n: 1 }` to `{ n: count }`, single and in batches, and another one beside it. */
-async function makeStore(count: number, dir: string): Promise<Made> {
+async function makeStore(count: number, dir: string, padding: string): Promise<Made> {
   const store = await SessionStore.open(dir, { durability: 'process' })
   const session = store.session(damagedKey)
   for (let n = 1; n <= count; ) {
     const size = n % 5 === 0 ? Math.min(3, count - n + 1) : 1
-    const batch = Array.from({ length: size }, (_, at) => ({ n: n + at, text: `text ${n + at}` }))
+    const batch = Array.from({ length: size }, (_, at) => ({ n: n + at, text: `text ${n + at}${padding}` }))
     await session.append(batch, n % 3 === 0 ? { id: `id-${n}` } : {})
     n += size
   }
@@ -42,12 +42,12 @@ async function makeStore(count: number, dir: string): Promise<Made> {
 }
 
 /** One that all tests of a file copy. */
-export function templateStore(count = 12): () => Made {
+export function templateStore(count = 12, padding = ''): () => Made {
   let made: Made | undefined
   let around = ''
   beforeAll(async () => {
     around = mkdtempSync(join(tmpdir(), 'holdfast-template-'))
-    made = await makeStore(count, join(around, 'store'))
+    made = await makeStore(count, join(around, 'store'), padding)
   })
   afterAll(() => rmSync(around, { recursive: true, force: true }))
   return () => copyOf(made!)

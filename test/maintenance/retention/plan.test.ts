@@ -133,16 +133,21 @@ test('a plan for 100,000 sessions halts often enough for the event loop', () => 
   )
   const usage = new Map(entries.map(({ sessionId }): [string, Usage] => [sessionId, { bytes: 100, changedAt: 0 }]))
   const rules = { maxCount: 5_000, maxBytes: 400_000, prefixes: { 'k:1': { maxCount: 10 }, 'k:2:': { maxAgeMs: 10 } } }
+  // Of the processor's time: that others have it meanwhile is not the plan's doing.
+  const spentMs = () => {
+    const { user, system } = process.cpuUsage()
+    return (user + system) / 1_000
+  }
   const longestMs = () => {
     const planning = planInSlices(entries, usage, rules, nowMs)
     let mostMs = 0
     for (let done: boolean | undefined = false; !done; ) {
-      const beganMs = performance.now()
+      const beganMs = spentMs()
       done = planning.next().done
-      mostMs = Math.max(mostMs, performance.now() - beganMs)
+      mostMs = Math.max(mostMs, spentMs() - beganMs)
     }
     return mostMs
   }
-  // A busy machine, or the garbage collector, makes one longer now and then, and not the same one each time.
-  expect(Math.min(longestMs(), longestMs(), longestMs(), longestMs(), longestMs())).toBeLessThan(20)
+  // The garbage collector makes one longer now and then, and not the same one each time.
+  expect(Math.min(longestMs(), longestMs(), longestMs())).toBeLessThan(20)
 })

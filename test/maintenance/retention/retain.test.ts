@@ -9,7 +9,7 @@ import { type FileBackend, openFileBackend } from '../../../src/file/backend.js'
 import { SessionStore } from '../../../src/index.js'
 import { checkKey } from '../../../src/input.js'
 import { Pace } from '../../../src/maintenance/pace.js'
-import { retaining } from '../../../src/maintenance/retention/retain.js'
+import { retain, retaining } from '../../../src/maintenance/retention/retain.js'
 import type { StoredRecord } from '../../../src/types.js'
 import type { RetentionReport } from '../../../src/upkeep.js'
 
@@ -228,6 +228,45 @@ describe('what has been changed since it was decided stays', () => {
     expect(report).toMatchObject({ kept: 1, protected: [{ key: 'k', why }] })
     expect(await store.get('k')).toBeDefined()
     if (name !== 'a rotation') expect((await all(store, 'k'))[0]).toEqual(before[0])
+  })
+
+  test('a turn that is about to begin: its process has the lease, and nothing is in the log yet', async () => {
+    const [store, backend] = [await open(), await openBackend()]
+    await fill(store, ['first', 'k'])
+    const units = retaining(backend.inside, { rules: { maxCount: 0 } }, new Pace(backend.inside.host.clock))
+    expect((await units.next()).value).toMatchObject({ key: 'first', outcome: 'archived' })
+    const request: RequestFacts = { requestId: 'r', given: true, lane: 'main', whenBusy: 'queue' }
+    const place = (await openBackend()).turns.enlist('k', request)
+    const lease = await place.tryLease(10_000, { onLost() {}, onExpired() {}, onInterrupt() {} })
+    expect((await units.next()).value).toMatchObject({ key: 'k', outcome: 'active-turn' })
+    await lease?.release()
+    place.leave()
+    expect(await store.get('k')).toBeDefined()
+  })
+
+  test('what the caller has come to protect since', async () => {
+    const store = await open()
+    await fill(store, ['k'])
+    let asked = 0
+    const report = await store.retain({ rules: { maxCount: 0 }, protect: () => ++asked === 2 })
+    expect(report).toMatchObject({ kept: 1, protected: [{ key: 'k', why: 'predicate' }] })
+    expect(await store.get('k')).toBeDefined()
+  })
+
+  // Whoever has closed it by a rule, and died before the key was removed.
+  test('a session that was decided on is brought to its end by the next call', async () => {
+    const store = await open()
+    const ids = await fill(store, ['k'])
+    const backend = await openBackend()
+    const { committer } = backend.inside.metadata
+    const appended = committer.appendHeld.bind(committer)
+    committer.appendHeld = () => false
+    await store.retain({ rules: { maxCount: 0 }, dryRun: true })
+    const { archived } = await retain(backend.inside, { rules: { maxCount: 0 } })
+    committer.appendHeld = appended
+    expect(archived).toHaveLength(1)
+    expect(await store.session('k').append({ said: 'anew' })).toMatchObject({ sessionId: expect.not.stringMatching(ids.get('k')!) })
+    expect(fs.readdirSync(join(dir, 'archive'))).toEqual([`${ids.get('k')}.jsonl`])
   })
 
   test('an append by somebody who does not respect the lock, in the very last moment', async () => {
