@@ -81,11 +81,13 @@ begin
   insert into @schema@.records select p_new, seq, kind, part, body from @schema@.records where session_id = p_archive;
   get diagnostics v_records = row_count;
   insert into @schema@.summaries select p_new, seq, up_to, records from @schema@.summaries where session_id = p_archive;
-  -- -> gives a value of a json as it stands there; ->> would take \u0000 apart.
+  -- Not by the functions for json: they take \u0000 apart, and refuse.
   insert into @schema@.ids
-    select p_new, (part::json -> 'id')::text, row_number() over (order by seq), p_new, seq + coalesce((part::json -> 'count')::text::integer, 1) - 1,
-      coalesce((part::json -> 'count')::text::integer, 1)
-    from @schema@.records where session_id = p_new and kind = 'r' and part like '{"id":%'
+    select p_new, id, row_number() over (order by seq), p_new, seq + count - 1, count from (
+      select seq, substring(part from '^\{"id":("(?:[^"\\]|\\.)*")') as id,
+        coalesce(substring(part from '^\{"id":"(?:[^"\\]|\\.)*","count":(\d+)')::integer, 1) as count
+      from @schema@.records where session_id = p_new and kind = 'r' and part like '{"id":%'
+    ) as with_id
     on conflict (origin, id) do nothing;
   update @schema@.logs set ids = (select count(*) from @schema@.ids where origin = p_new) where session_id = p_new;
   v_result := array['restored', v_records::text];
