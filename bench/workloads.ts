@@ -18,6 +18,7 @@ import { metadataUpdate } from './metadata-update.js'
 import { open } from './open.js'
 import { processesMetadata } from './processes-metadata.js'
 import { processesOwnSessions } from './processes-own-sessions.js'
+import { repair } from './repair.js'
 import { transcriptOpen } from './transcript-open.js'
 import { turnHandOver } from './turn-hand-over.js'
 import { turns } from './turns.js'
@@ -34,6 +35,7 @@ export const workloads: readonly Workload[] = [
   appendTogether,
   besideMaintenance,
   compaction,
+  repair,
   turns,
   turnHandOver,
   idleLanes,

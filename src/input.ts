@@ -90,6 +90,7 @@ const maintenance = z.strictObject({
   compactBytes: z
     .strictObject({ voidShare: z.number().min(0.05).max(1).optional(), minBytes: z.number().int().min(1).optional() })
     .optional(),
+  compressArchives: z.boolean().default(true),
   verifyShare: z.number().min(0).max(1).default(0.05),
   onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
 })

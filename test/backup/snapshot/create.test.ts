@@ -3,6 +3,8 @@ import os from 'node:os'
 import path from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { createBackup } from '../../../src/backup/snapshot/backup.js'
+import { newJournal } from '../../../src/file/metadata/checkpoint.js'
+import { hashOf } from '../../../src/file/metadata/snapshot.js'
 import { SessionStore } from '../../../src/index.js'
 import { MemoryRepository } from '../memory-repository.js'
 
@@ -114,5 +116,38 @@ describe('a snapshot', () => {
     const { files } = await repository.manifest(report.snapshot.id)
     for (const row of files) expect(await repository.text(row), row.path).toBe(fs.readFileSync(path.join(dir, row.path), 'utf8'))
     expect(files.filter(({ role }) => role === 'transcript')).toHaveLength(3)
+  })
+
+  // F19, F30: nothing in the store itself says that it was ever there.
+  test('a transcript that is gone is an alarm also where no mark in the metadata tells of it', async () => {
+    const dir = path.join(scratch(), 'store')
+    const store = await SessionStore.open(dir, { durability: 'process' })
+    for (const key of ['a', 'b']) await store.session(key).append({ n: 1 })
+    await store.close()
+    const repository = new MemoryRepository()
+    await createBackup({ repository, store: dir })
+    fs.rmSync(file(dir))
+    const report = await createBackup({ repository, store: dir })
+    expect(report.snapshot.damaged).toBe(true)
+    expect(report.findings).toContainEqual(expect.objectContaining({ level: 'alarm', message: expect.stringContaining('is gone') }))
+  })
+
+  // F19: a fold of the metadata that has forgotten a session; it is a pair like any other.
+  test('a key that the metadata has forgotten, without a rotation or a deletion, is an alarm', async () => {
+    const dir = path.join(scratch(), 'store')
+    await filled(dir)
+    const repository = new MemoryRepository()
+    await createBackup({ repository, store: dir })
+    const kept = fs
+      .readFileSync(path.join(dir, 'sessions.json'), 'utf8')
+      .split('\n')
+      .filter((line) => !line.includes('agent:1'))
+    const forged = Buffer.from(kept.join('\n'))
+    fs.writeFileSync(path.join(dir, 'sessions.json'), forged)
+    fs.writeFileSync(path.join(dir, 'sessions.journal.jsonl'), newJournal(hashOf(forged), 0, Date.now(), '000000000001'))
+    const report = await createBackup({ repository, store: dir })
+    expect(report.findings).toEqual([
+      expect.objectContaining({ level: 'alarm', key: 'agent:1', message: expect.stringContaining('without rotation or deletion') }),
+    ])
   })
 })
