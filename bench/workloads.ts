@@ -17,6 +17,7 @@ import { metadataUpdate } from './metadata-update.js'
 import { open } from './open.js'
 import { processesMetadata } from './processes-metadata.js'
 import { processesOwnSessions } from './processes-own-sessions.js'
+import { repair } from './repair.js'
 import { transcriptOpen } from './transcript-open.js'
 import { turnHandOver } from './turn-hand-over.js'
 import { turns } from './turns.js'
@@ -32,6 +33,7 @@ export const workloads: readonly Workload[] = [
   appendPower,
   appendTogether,
   besideMaintenance,
+  repair,
   turns,
   turnHandOver,
   idleLanes,

@@ -36,6 +36,8 @@ export interface Disk {
   write(fd: number, bytes: Uint8Array): number
   /** Up to `length` bytes at `position`; the count may be short, 0 at the end. */
   read(fd: number, into: Uint8Array, offset: number, length: number, position: number): number
+  /** The same, while others have their turn: for long reading. */
+  readAside?(fd: number, into: Uint8Array, offset: number, length: number, position: number): Promise<number>
   fstat(fd: number): FileStat
   /** Of the name itself (a symbolic link is not followed); undefined where there is nothing. */
   stat(path: string): FileStat | undefined
@@ -87,6 +89,8 @@ export const nodeDisk: Disk = {
   close: (fd) => fs.closeSync(fd),
   write: (fd, bytes) => uninterrupted(() => fs.writeSync(fd, bytes)),
   read: (fd, into, offset, length, position) => uninterrupted(() => fs.readSync(fd, into, offset, length, position)),
+  readAside: (fd, into, offset, length, position) =>
+    new Promise((resolve, reject) => fs.read(fd, into, offset, length, position, (error, got) => (error ? reject(error) : resolve(got)))),
   fstat: (fd) => factsOf(fs.fstatSync(fd)),
   stat(path) {
     const stat = fs.lstatSync(path, { throwIfNoEntry: false })

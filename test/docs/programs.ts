@@ -16,10 +16,14 @@ const folder = fileURLToPath(new URL('.build/docs/', root))
 const run = promisify(execFile)
 
 export async function runProgram(name: string, text: string, args: readonly string[], cwd: string): Promise<Ran> {
+  return runFile(programPath(name, text), args, cwd)
+}
+
+export function programPath(name: string, text: string): string {
   fs.mkdirSync(folder, { recursive: true })
   const path = join(folder, `${name}.mjs`)
   fs.writeFileSync(path, text)
-  return runFile(path, args, cwd)
+  return path
 }
 
 export async function runFile(path: string, args: readonly string[], cwd: string): Promise<Ran> {

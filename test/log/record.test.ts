@@ -156,3 +156,40 @@ describe('no line', () => {
     if (mark) expect(readMark(bytes, 0, bytes.length)).toBeUndefined()
   })
 })
+
+/** What a mark is, as docs/on-disk-format.md has it. */
+const grammar =
+  /(^\{|,)"\$":"(0|[1-9]\d{0,15})\.(0|[1-9]\d{0,6})\.(-1|0|[1-9]\d{0,15})\.([0-9A-Za-z_-]{1,32})\.([0-9a-f]{8})\.([0-9a-f]{8})"\}$/
+
+test('a claimed mark is what the grammar says, and nothing else is', () => {
+  const digits = fc.oneof(fc.constantFrom('0', '-1', '1', '01', '', '-0', '-12'), fc.nat().map(String), fc.stringMatching(/^\d{1,18}$/))
+  const hex = fc.oneof(fc.stringMatching(/^[0-9a-f]{8}$/), fc.stringMatching(/^[0-9A-Ga-g:`@]{7,9}$/))
+  const front = fc.constantFrom('{"a":1,', '{', ',{', '{"a":{', '', ',', '{"a":1,,', '\n,', '9')
+  const name = fc.constantFrom('"$":"', '"$":"', '"$":"', '"$":', '"$": "', '"$$":"', '$":"')
+  const end = fc.constantFrom('"}', '"}', '"}', '" }', '}', '"}}')
+  const writer = fc.oneof(fc.stringMatching(/^[0-9a-f]{12}$/), fc.stringMatching(/^[A-Za-z0-9_.-]{0,34}$/))
+  const before = fc.constantFrom('', '', 'x', '"}\n')
+  fc.assert(
+    fc.property(
+      before,
+      fc.tuple(front, name, digits, digits, digits, writer, hex, hex, end),
+      (noise, [a, b, seq, left, synced, w, prev, crc, c]) => {
+        const line = `${a}${b}${seq}.${left}.${synced}.${w}.${prev}.${crc}${c}`
+        const found = line.length < 30 ? null : grammar.exec(line)
+        const bytes = Buffer.from(`${noise}${line}\n`, 'latin1')
+        const claimed = claimedMark(bytes, noise.length, bytes.length - 1)
+        const expected = found && {
+          seq: Number(found[2]),
+          left: Number(found[3]),
+          synced: Number(found[4]),
+          writer: found[5],
+          prev: Number.parseInt(found[6]!, 16),
+          crc: Number.parseInt(found[7]!, 16),
+          bodyBytes: found.index + (found[1] === '{' ? 1 : 0),
+        }
+        expect(claimed).toEqual(expected ?? undefined)
+      },
+    ),
+    { numRuns: process.env.HOLDFAST_SOAK ? 200_000 : 5_000 },
+  )
+})

@@ -3,7 +3,7 @@ import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Chain, type VoidKind } from '../../src/file/log/chain.js'
-import { suffixCrc } from '../../src/file/log/crc.js'
+import { extendedCrc, joinedCrc, suffixCrc } from '../../src/file/log/crc.js'
 import type { LineMark } from '../../src/file/log/record.js'
 import { scan } from '../../src/file/log/scan.js'
 import { bytesSource } from './bytes-source.js'
@@ -97,11 +97,17 @@ describe('a scan says what the chain says', () => {
   })
 })
 
-test('the crc of an ending is known from those of the whole and of the beginning', () => {
+test('the crc of an ending is known from those of the whole and of the beginning; that of the whole from those of its parts', () => {
+  const length = 3_000
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(), (bytes, where) => {
+    fc.property(fc.uint8Array({ maxLength: length, size: 'max' }), fc.nat(), (bytes, where) => {
       const at = where % (bytes.length + 1)
-      expect(suffixCrc(crc32(bytes), crc32(bytes.subarray(0, at)), bytes.length - at)).toBe(crc32(bytes.subarray(at)))
+      const [first, second] = [bytes.subarray(0, at), bytes.subarray(at)]
+      expect(suffixCrc(crc32(bytes), crc32(first), second.length)).toBe(crc32(second))
+      expect(joinedCrc(crc32(first), crc32(second), second.length)).toBe(crc32(bytes))
+      expect(extendedCrc(crc32(first), Buffer.from(bytes), at, bytes.length)).toBe(crc32(bytes))
     }),
   )
+  const large = Buffer.alloc((2 << 20) - 1, 'large')
+  expect(joinedCrc(crc32('x'), crc32(large), large.length)).toBe(crc32(large, crc32('x')))
 })

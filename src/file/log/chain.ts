@@ -175,6 +175,22 @@ export class Chain {
     this.#checkClaims()
   }
 
+  /** The same for a record that is a batch of its own, as nearly all are in a log that one process writes. */
+  judgeOne(line: Line, sink: ChainSink): void {
+    const { mark, byte, length, bytes, start, end } = line
+    const goesOn = mark.prev === this.crc && mark.seq === this.seq + 1 && this.seq >= 0 && !this.seal
+    if (!goesOn || isSystemOnly(bytes, start)) return this.judge([line], true, sink)
+    if (mark.synced > this.claimed) this.claimed = mark.synced
+    this.seq = mark.seq
+    this.userSeq = mark.seq
+    this.crc = mark.crc
+    this.end = byte + length
+    this.records++
+    sink.record?.(mark, bytes, start, end, line)
+    this.settled = this.end
+    if (this.claimed > this.seq) this.#checkClaims()
+  }
+
   /** A line that is no record, right behind `settled`. @param facts  as long as there has been no record. */
   reject(line: OddLine, facts: ForeignFacts | undefined, sink: ChainSink): void {
     this.#reject(line, facts, sink)

@@ -115,6 +115,6 @@ export function sameMark(one: HighWaterMark | undefined, other: HighWaterMark | 
 export function transcriptMissing(label: string, sessionId: string, { seq }: HighWaterMark): StoreError {
   return new StoreError('LOG_CORRUPT', `${label} is missing; it had been on the disk up to seq ${seq}.`, {
     details: { file: label, byte: 0, seq: 0, sessionId, markedSeq: seq },
-    hint: 'Nothing was written: missing is not empty. Put the file back from where it was moved, or from a backup; other sessions go on. `holdfast verify` shows the extent.',
+    hint: 'Nothing was written: missing is not empty. Put the file back from where it was moved, or from a backup; other sessions go on. `holdfast repair` begins it anew behind the numbers that it had.',
   })
 }
