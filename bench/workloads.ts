@@ -20,6 +20,7 @@ import { processesOwnSessions } from './processes-own-sessions.js'
 import { transcriptOpen } from './transcript-open.js'
 import { turnHandOver } from './turn-hand-over.js'
 import { turns } from './turns.js'
+import { verify } from './verify.js'
 
 export const workloads: readonly Workload[] = [
   lock,
@@ -40,6 +41,7 @@ export const workloads: readonly Workload[] = [
   metadataConcurrent,
   processesOwnSessions,
   processesMetadata,
+  verify,
   faults,
   backup,
 ]
