@@ -9,6 +9,8 @@ import { SessionStore } from '../../../src/store.js'
 import { opened, storeDirectory } from '../../metadata/store-directory.js'
 
 const megabytes = process.env.HOLDFAST_SOAK ? 500 : 60
+/** 20 on a machine with nothing else to do: processor time includes that of the collector's threads, and a busy machine has cold caches. */
+const pauseMsMax = process.env.HOLDFAST_SOAK ? 20 : 40
 const tag = bootTag(systemHost().identity.boot)
 
 /** A store with one transcript of that size: ordinary records, one of 20 MB among them, then a void area and a tail of zeros. */
@@ -78,7 +80,7 @@ test('a large transcript is looked at in a window: memory does not grow with it,
   })()
   // What holds the event loop up, does so every time; a collection of garbage does not.
   const longest: number[] = []
-  for (let tries = 0; tries < 4 && !longest.some((ms) => ms < 20); tries++) {
+  for (let tries = 0; tries < 4 && !longest.some((ms) => ms < pauseMsMax); tries++) {
     longestMs = 0
     const report = await store.verify()
     longest.push(longestMs)
@@ -94,6 +96,6 @@ test('a large transcript is looked at in a window: memory does not grow with it,
   await turning
   clearInterval(watching)
   expect(turns).toBeGreaterThan(20)
-  expect(Math.min(...longest)).toBeLessThan(20)
+  expect(Math.min(...longest)).toBeLessThan(pauseMsMax)
   expect(most).toBeLessThan(32 << 20)
 }, 120_000)
