@@ -4,6 +4,7 @@ import { appendProcess } from './append-process.js'
 import { appendTogether } from './append-together.js'
 import { backup } from './backup.js'
 import { besideMaintenance } from './beside-maintenance.js'
+import { compaction } from './compaction.js'
 import { eventLoop } from './event-loop.js'
 import { faults } from './faults.js'
 import { get } from './get.js'
@@ -33,6 +34,7 @@ export const workloads: readonly Workload[] = [
   appendPower,
   appendTogether,
   besideMaintenance,
+  compaction,
   repair,
   turns,
   turnHandOver,
