@@ -4,6 +4,7 @@ import { appendProcess } from './append-process.js'
 import { appendTogether } from './append-together.js'
 import { backup } from './backup.js'
 import { besideMaintenance } from './beside-maintenance.js'
+import { compaction } from './compaction.js'
 import { eventLoop } from './event-loop.js'
 import { faults } from './faults.js'
 import { get } from './get.js'
@@ -17,6 +18,7 @@ import { metadataUpdate } from './metadata-update.js'
 import { open } from './open.js'
 import { processesMetadata } from './processes-metadata.js'
 import { processesOwnSessions } from './processes-own-sessions.js'
+import { repair } from './repair.js'
 import { transcriptOpen } from './transcript-open.js'
 import { turnHandOver } from './turn-hand-over.js'
 import { turns } from './turns.js'
@@ -33,6 +35,8 @@ export const workloads: readonly Workload[] = [
   appendPower,
   appendTogether,
   besideMaintenance,
+  compaction,
+  repair,
   turns,
   turnHandOver,
   idleLanes,

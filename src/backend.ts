@@ -164,6 +164,9 @@ export interface LeftInput {
   readonly active: { readonly turn: number; readonly requestId: string; readonly lease: number } | undefined
 }
 
+/** At once where that is known here, else when it has been asked for. */
+export type Soon<T> = T | Promise<T>
+
 /** A request's place in the line of its key. */
 export interface Place {
   /** The lease, now or not at all. */
@@ -171,14 +174,14 @@ export interface Place {
   /** Waits for it. @throws TURN_BUSY  naming the holder; the signal's reason. */
   lease(maxTurnMs: number, events: LeaseEvents, wait: WaitOptions & { waitMs: number }): Promise<TurnLease>
   /** Others see from now on that it waits. Waiting for the lease shows it, too, and so does a turn that begins. */
-  show(): void
+  show(): Soon<void>
   /** Who has the lease now; undefined for nobody alive. */
-  holder(): LeaseHolder | undefined
+  holder(): Soon<LeaseHolder | undefined>
   /** Whether the same request stands in line, or is active, elsewhere. */
-  isElsewhere(): boolean
+  isElsewhere(): Soon<boolean>
   /** Whether others wait for their own turns. */
-  othersWait(): boolean
-  leave(): void
+  othersWait(): Soon<boolean>
+  leave(): Soon<void>
 }
 
 export interface LeaseHolder {

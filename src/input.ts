@@ -90,6 +90,7 @@ const maintenance = z.strictObject({
   compactBytes: z
     .strictObject({ voidShare: z.number().min(0.05).max(1).optional(), minBytes: z.number().int().min(1).optional() })
     .optional(),
+  compressArchives: z.boolean().default(true),
   verifyShare: z.number().min(0).max(1).default(0.05),
   onEvent: z.custom<NonNullable<MaintenanceOptions['onEvent']>>((value) => typeof value === 'function', 'must be a function').optional(),
 })
@@ -124,7 +125,7 @@ const open = z.strictObject({
 
 export type CheckedOptions = z.infer<typeof open>
 
-function checked<S extends z.ZodType>(schema: S, value: unknown, what: string): z.infer<S> {
+export function checkWith<S extends z.ZodType>(schema: S, value: unknown, what: string): z.infer<S> {
   const result = schema.safeParse(value)
   if (result.success) return result.data
   const issue = result.error.issues[0]
@@ -136,59 +137,59 @@ function checked<S extends z.ZodType>(schema: S, value: unknown, what: string): 
 }
 
 export function checkOptions(options: StoreOptions<StandardSchemaV1 | undefined>): CheckedOptions {
-  return checked(open, options, 'options')
+  return checkWith(open, options, 'options')
 }
 
 const noOptions: WaitOptions = {}
 
 export function checkWait(options: WaitOptions | undefined): WaitOptions {
-  return options === undefined ? noOptions : checked(wait, options, 'options')
+  return options === undefined ? noOptions : checkWith(wait, options, 'options')
 }
 
 export function checkAppend(options: AppendOptions | undefined): AppendOptions {
-  return options === undefined ? noOptions : checked(append, options, 'options')
+  return options === undefined ? noOptions : checkWith(append, options, 'options')
 }
 
 export function checkRead(options: ReadOptions | undefined): ReadOptions {
-  return options === undefined ? {} : checked(read, options, 'options')
+  return options === undefined ? {} : checkWith(read, options, 'options')
 }
 
 /** What `runTurn` takes, checked, its input as JSON. */
 export function checkTurn(options: TurnOptions | undefined, recordBytesMax: number) {
-  const { input, ...rest } = checked(turn, options ?? {}, 'options')
+  const { input, ...rest } = checkWith(turn, options ?? {}, 'options')
   const { requestId, channelId, signal } = rest
   return { ...rest, requestId, channelId, signal, records: input === undefined ? undefined : encodeRecords(input, recordBytesMax) }
 }
 
 export function checkTurns(options: TurnsOptions | undefined): TurnsOptions {
-  return options === undefined ? {} : checked(turns, options, 'options')
+  return options === undefined ? {} : checkWith(turns, options, 'options')
 }
 
 export function checkRetain(options: RetainOptions | undefined): RetainOptions {
-  return checked(retain, options, 'options')
+  return checkWith(retain, options, 'options')
 }
 
 export function checkMaintenance(options: MaintenanceOptions | undefined): CheckedMaintenance {
-  return checked(maintenance, options ?? {}, 'options')
+  return checkWith(maintenance, options ?? {}, 'options')
 }
 
 export function checkCompact(options: CompactOptions) {
-  return checked(compact, options, 'options')
+  return checkWith(compact, options, 'options')
 }
 
 export function checkCompactBytes(options: CompactBytesOptions | undefined): CompactBytesOptions {
-  return options === undefined ? {} : checked(compactBytes, options, 'options')
+  return options === undefined ? {} : checkWith(compactBytes, options, 'options')
 }
 
 export function checkRestore(options: RestoreOptions): RestoreOptions {
-  const of = checked(restore, options, 'options')
+  const of = checkWith(restore, options, 'options')
   checkKey(of.key)
   return of
 }
 
 export function checkTail(count: unknown, options: TailOptions | undefined): TailOptions {
   checkCount(count)
-  return options === undefined ? {} : checked(tail, options, 'options')
+  return options === undefined ? {} : checkWith(tail, options, 'options')
 }
 
 function checkCount(count: unknown): number {

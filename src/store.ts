@@ -45,7 +45,7 @@ import type {
 import type { MaintenanceOptions, MaintenanceReport, RetainOptions, RetentionReport } from './upkeep.js'
 
 type Fields = Record<string, unknown>
-type FieldsOf<S> = S extends StandardSchemaV1
+export type FieldsOf<S> = S extends StandardSchemaV1
   ? StandardSchemaV1.InferOutput<S> extends object
     ? StandardSchemaV1.InferOutput<S>
     : Fields
@@ -96,6 +96,10 @@ export class SessionStore<T extends object = Fields> {
   ): Promise<SessionStore<FieldsOf<S>>> {
     if (typeof directory !== 'string' || directory === '')
       throw new StoreError('INVALID_OPTION', 'open takes the path of a directory.', { hint: 'Nothing was done.' })
+    if (/^postgres(ql)?:\/\//.test(directory))
+      throw new StoreError('INVALID_OPTION', 'a store in PostgreSQL is opened with openPostgres, from holdfast/postgres.', {
+        hint: 'Nothing was done.',
+      })
     const checked = checkOptions(options)
     const { entry, durability, checkpoint, lock, readOnly, repair, maintenance } = checked
     if (readOnly && maintenance)
@@ -105,6 +109,12 @@ export class SessionStore<T extends object = Fields> {
     assertLanes(checked.lanes)
     const backend = await openFileBackend(directory, { durability, checkpoint, readOnly, repair, ...lock, checkKey })
     return new SessionStore<FieldsOf<S>>(backend, new FileMaintenance(backend.inside), entry, checked)
+  }
+
+  /** Over a backend that is open: for the other doors. @internal */
+  static over<S extends StandardSchemaV1 | undefined>(backend: Backend, maintenance: MaintenancePort, checked: CheckedOptions) {
+    assertLanes(checked.lanes)
+    return new SessionStore<FieldsOf<S>>(backend, maintenance, checked.entry, checked)
   }
 
   /** Runs the mutator on the metadata as it is inside the lock, and commits what it changed, all or nothing.

@@ -120,6 +120,8 @@ export interface MaintenanceOptions<E = unknown> {
   readonly protect?: ((key: string, entry: E) => boolean) | undefined
   /** When transcripts are written anew without what can go; `{}` for the defaults. Default: never. The old file goes to `archive/`. */
   readonly compactBytes?: BytesCompaction | undefined
+  /** Whether archived transcripts become `.jsonl.gz` when they have lain there for ten minutes. Default true. */
+  readonly compressArchives?: boolean | undefined
   /** Which part of the bytes of all transcripts and archives is verified in a round, 0 to 1, default 0.05; begun anew when all is done. */
   readonly verifyShare?: number | undefined
   /** Told of everything that is done. `holdfast:maintenance` says the same. What it throws is ignored. */

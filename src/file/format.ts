@@ -58,7 +58,7 @@ export function checkFormat(host: Host, places: StorePlaces): boolean {
   if (!parsed)
     throw new StoreError('STORE_CORRUPT', 'holdfast.json cannot be read.', {
       details: { file: 'holdfast.json' },
-      hint: 'Nothing was written. It holds {"format":1,"storeId":…,"createdAt":…}; restore it from a backup.',
+      hint: 'Nothing was written. It holds {"format":1,"storeId":…,"createdAt":…}; `holdfast repair` makes it anew.',
     })
   if (parsed.format > formatVersion)
     throw new StoreError(
@@ -145,6 +145,6 @@ function hasTranscripts(host: Host, places: StorePlaces): boolean {
 function missingFile(file: string): StoreError {
   return new StoreError('STORE_CORRUPT', `${file} is missing from a store that has been in use.`, {
     details: { file },
-    hint: 'Nothing was written: missing is not empty. Restore it together with its sibling from the same moment; sessions.prev.json and sessions.prev.journal.jsonl are the generation before.',
+    hint: 'Nothing was written: missing is not empty. Restore it together with its sibling from the same moment; `holdfast repair` shows what can be made from the generation before (sessions.prev.*) and from the transcripts.',
   })
 }

@@ -1,6 +1,6 @@
 /** One turn after another under one lease: the request's own, then, while others have left messages that nobody waits to answer, turns for
  *  those. So what came between the last `pending()` and the end is not stranded (F34). */
-import type { BegunTurn, RequestFacts, StartedTurn, TurnLease, TurnPort } from '../backend.js'
+import type { BegunTurn, RequestFacts, Soon, StartedTurn, TurnLease, TurnPort } from '../backend.js'
 import { isStoreError, withEffectUnknown } from '../errors.js'
 import type { Turn, TurnResult } from '../types.js'
 import { ActiveTurn, type TurnTools } from './active-turn.js'
@@ -28,14 +28,14 @@ export class Round<R> {
   readonly #key: string
   readonly #work: Work<R>
   readonly #tools: VisitTools
-  readonly #othersWait: () => boolean
+  readonly #othersWait: () => Soon<boolean>
   #turn: ActiveTurn | undefined
   #left = false
   /** The log would not have its end. */
   #lost = false
   #expired = false
 
-  constructor(key: string, work: Work<R>, tools: VisitTools, othersWait: () => boolean) {
+  constructor(key: string, work: Work<R>, tools: VisitTools, othersWait: () => Soon<boolean>) {
     this.#key = key
     this.#work = work
     this.#tools = tools
@@ -82,7 +82,7 @@ export class Round<R> {
     try {
       const { left } = await lease.end(turn.started, request, ending)
       // Whoever has interrupted it goes next, and takes what is left.
-      this.#left = left > 0 && !(turn.interrupted && this.#othersWait())
+      this.#left = left > 0 && !(turn.interrupted && (await this.#othersWait()))
     } catch (error) {
       // Its session was rotated, perhaps, and what waits goes on in the new one.
       this.#left = isStoreError(error, 'TURN_LOST')

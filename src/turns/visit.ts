@@ -187,7 +187,7 @@ export class Visit<R> {
       return begun
     } catch (error) {
       if (!isStoreError(error, 'TURN_LOST')) throw error
-      if (request.whenBusy === 'reject') throw this.#busy()
+      if (request.whenBusy === 'reject') throw await this.#busy()
       return undefined
     }
   }
@@ -208,7 +208,7 @@ export class Visit<R> {
     const settled = request.whenBusy === 'reject' ? await this.#rejected() : await this.#leftBehind()
     if (settled) return settled
     mayWait('key')
-    this.#place.show()
+    await this.#place.show()
     return undefined
   }
 
@@ -217,14 +217,14 @@ export class Visit<R> {
     const earlier = request.given ? await this.#tools.port.find(this.#key, request, { signal: this.#over.signal }) : undefined
     if (earlier?.state === 'completed') return this.#duplicate(earlier)
     // The request itself is what is active: then it is waited for, not refused.
-    if (earlier?.state !== 'active' && !this.#place.isElsewhere()) throw this.#busy()
+    if (earlier?.state !== 'active' && !(await this.#place.isElsewhere())) throw await this.#busy()
     return undefined
   }
 
   async #leftBehind(): Promise<TurnResult<R> | undefined> {
     const { given, whenBusy } = this.#options.request
     // Asked first: whoever else has left the same input may take it back, as long as he is there.
-    const alone = whenBusy === 'coalesce' && !(given && this.#place.isElsewhere())
+    const alone = whenBusy === 'coalesce' && !(given && (await this.#place.isElsewhere()))
     const left = await this.#leaveInput()
     if (left?.earlier?.state === 'completed') return this.#duplicate(left.earlier)
     if (left && whenBusy === 'coalesce') return this.#coalesced(left, alone)
@@ -235,7 +235,7 @@ export class Visit<R> {
   async #leaveInput(): Promise<LeftInput | undefined> {
     const { records, request } = this.#options
     // Seen first: an input that nobody waits with is anybody's.
-    this.#place.show()
+    await this.#place.show()
     if (!records || this.#left) return this.#left
     this.#left = await this.#tools.port.leaveInput(this.#key, records, request, { signal: this.#over.signal })
     return this.#left
@@ -243,8 +243,8 @@ export class Visit<R> {
 
   /** Left for the active turn, if there is one behind the input in the log, and whoever has begun it still has the lease: he answers what
    *  he finds pending at its end. Else this request runs the next turn. */
-  #coalesced({ active, earlier, sessionId, seqs }: LeftInput, alone: boolean): TurnResult<R> | undefined {
-    if (!active || this.#place.holder()?.token !== active.lease) return undefined
+  async #coalesced({ active, earlier, sessionId, seqs }: LeftInput, alone: boolean): Promise<TurnResult<R> | undefined> {
+    if (!active || (await this.#place.holder())?.token !== active.lease) return undefined
     const waits = !earlier || (earlier.state === 'pending' && alone)
     if (!waits && !(earlier?.state === 'taken' && earlier.turn === active.turn)) return undefined
     const { requestId } = this.#options.request
@@ -254,7 +254,7 @@ export class Visit<R> {
   /** A turn that is just beginning cannot hear it yet: it is told when it has begun. */
   async #interrupt(): Promise<void> {
     const by = `request ${this.#options.request.requestId}`
-    const token = this.#place.holder()?.token
+    const token = (await this.#place.holder())?.token
     if (!(await this.#tools.interrupt(this.#key, by))) void this.#interruptWhenBegun(token, by)
   }
 
@@ -263,7 +263,7 @@ export class Visit<R> {
     try {
       for (let token = first; ; ) {
         await clock.sleep(interruptAgainMs, this.#waited.signal)
-        const now = this.#waited.signal.aborted ? undefined : this.#place.holder()?.token
+        const now = this.#waited.signal.aborted ? undefined : (await this.#place.holder())?.token
         token ??= now
         if (this.#waited.signal.aborted || now !== token || (await interrupt(this.#key, by))) return
       }
@@ -272,8 +272,8 @@ export class Visit<R> {
     }
   }
 
-  #busy(): StoreError {
-    const holder = this.#place.holder()
+  async #busy(): Promise<StoreError> {
+    const holder = await this.#place.holder()
     const here = this.#tools.active(this.#key)?.started
     const turn = holder?.turn ?? here?.turn
     const who = holder

@@ -7,6 +7,7 @@ import { checkKey } from '../../src/input.js'
 import type { Durability } from '../../src/types.js'
 import { careOf } from './care.js'
 import { describeBackend } from './conformance.js'
+import { describeSummaries } from './summaries-conformance.js'
 import { describeTurns } from './turns-conformance.js'
 
 function fileBackend(durability: Durability, checkpoint: 'auto' | 'always'): void {
@@ -19,6 +20,7 @@ function fileBackend(durability: Durability, checkpoint: 'auto' | 'always'): voi
     }
   }
   describeBackend(`file, ${durability}, ${checkpoint}`, makePlace)
+  describeSummaries(`file, ${durability}, ${checkpoint}`, makePlace)
   describeTurns(`file, ${durability}, ${checkpoint}`, makePlace)
 }
 

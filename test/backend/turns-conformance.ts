@@ -48,7 +48,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
     expect(turn.kind).toBe('started')
     const finish = async () => {
       await lease.release()
-      place.leave()
+      await place.leave()
     }
     return { place, lease, turn, finish }
   }
@@ -60,7 +60,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       expect(first.turn).toMatchObject({ turn: 1, attempt: 1, key: 'k' })
       const place = b.turns.enlist('k', request())
       expect(await place.tryLease(hourMs, quiet)).toBeUndefined()
-      expect(place.holder()?.requestId).toBe(first.place.holder()?.requestId)
+      expect((await place.holder())?.requestId).toBe((await first.place.holder())?.requestId)
       expect(await refusal(place.lease(hourMs, quiet, { waitMs: 30 }))).toBe('TURN_BUSY')
       const waiting = place.lease(hourMs, quiet, { waitMs: 10_000 })
       await first.lease.end(first.turn, request(), { outcome: 'completed' })
@@ -68,7 +68,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       const lease = await waiting
       expect(await lease.begin(request(), undefined)).toMatchObject({ kind: 'started', turn: 2 })
       await lease.release()
-      place.leave()
+      await place.leave()
     })
 
     test('a lease that makes no progress is taken over, and its turn adds nothing any more: no append, no taking, no end', async () => {
@@ -84,8 +84,8 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
         slow.lease.append(slow.turn, input('late'), {}),
         slow.lease.take(slow.turn),
         slow.lease.end(slow.turn, facts, { outcome: 'completed' }),
-      ])
-        expect(await refusal(late)).toBe('TURN_LOST')
+      ].map(refusal))
+        expect(await late).toBe('TURN_LOST')
       await next.lease.append(next.turn, input('answer'), {})
       expect(textsOf(await next.lease.tail(next.turn, 10))).toEqual(['one', 'begun', 'two', 'answer'])
       const past = await b.turns.list({ key: 'k' })
@@ -122,10 +122,10 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       const active = await turnOf(a, 'k', facts, input('one'))
       const mine = request()
       const place = b.turns.enlist('k', mine)
-      place.show()
+      await place.show()
       await b.turns.leaveInput('k', input('mine'), mine, {})
       expect(await active.lease.take(active.turn)).toEqual([])
-      place.leave()
+      await place.leave()
       expect(textsOf(await active.lease.take(active.turn))).toEqual(['mine'])
       expect(await b.turns.withdrawInput('k', mine)).toBe(false)
       await active.lease.end(active.turn, facts, { outcome: 'completed' })
@@ -134,7 +134,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       const lease = await late.lease(hourMs, quiet, { waitMs: 5_000 })
       expect(await lease.begin(mine, undefined)).toMatchObject({ kind: 'coalesced', turn: 1 })
       await lease.release()
-      late.leave()
+      await late.leave()
     })
 
     test('an input that is taken back is in no conversation, and may be left again', async () => {
@@ -165,7 +165,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
         if (begun.kind === 'answered') expect(await b.turns.valueOf(begun.sessionId, begun.endSeq)).toEqual({ answer: [42, 'é\u0000'] })
         expect(await a.turns.find('k', facts, {})).toMatchObject({ state: 'completed' })
         await again.release()
-        place.leave()
+        await place.leave()
       }
       const records = []
       for await (const stored of a.read('k', {})) records.push(stored)
@@ -224,7 +224,7 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       const facts = request({ channelId: 'c' })
       await lease.begin(facts, undefined)
       const waiting = b.turns.enlist('k', request({ lane: 'cron' }))
-      waiting.show()
+      await waiting.show()
       const seen = await b.turns.list({})
       expect(seen.map(({ state, position, channelId, lane }) => [state, position, channelId, lane])).toEqual([
         ['active', 0, 'c', 'main'],
@@ -234,8 +234,8 @@ export function describeTurns(name: string, makePlace: () => Promise<Place>): vo
       expect(await b.turns.interrupt('k', 'me')).toBe(true)
       await expect.poll(() => stoppedBy, { timeout: 2_000 }).toBe('me')
       await lease.release()
-      place.leave()
-      waiting.leave()
+      await place.leave()
+      await waiting.leave()
       expect(await b.turns.list({})).toEqual([])
     })
   })

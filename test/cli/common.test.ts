@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { SessionStore } from '../../src/index.js'
-import { bin, holdfast, jsonLines, scratch, start } from './run.js'
+import { bin, holdfast, holdfastHere, jsonLines, scratch, start } from './run.js'
 
 const place = scratch()
 const store = place.path('store')
@@ -35,14 +35,14 @@ describe('help and wrong use', () => {
     for (const command of [...commands, 'stress']) {
       const section = docs.split(/^## /m).find((part) => part.startsWith(`${command}\n`))
       expect(section, `a section on ${command}`).toBeDefined()
-      const { stdout } = await holdfast([command, '--help'])
+      const { stdout } = await holdfastHere([command, '--help'])
       const options = [...stdout.matchAll(/^ {2}(?:-\w, )?(--[a-z-]+)/gm)].map(([, option]) => option!)
       for (const option of options.filter((name) => !['--store', '--json', '--help'].includes(name))) expect(section).toContain(option)
     }
   })
 
   test.each(commands)('%s --help has its options, examples and exit codes', async (command) => {
-    const { code, stdout, stderr } = await holdfast([command, '--help'])
+    const { code, stdout, stderr } = await holdfastHere([command, '--help'])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     for (const part of ['--store <dir>', 'HOLDFAST_STORE', '--json', 'Examples:', `$ holdfast ${command}`, 'Exit codes: 0 '])
       expect(stdout).toContain(part)
@@ -77,7 +77,7 @@ describe('help and wrong use', () => {
 describe('which store', () => {
   test.each(reading)('%s in a directory that is not there is refused with the next step, and makes nothing', async (_name, args) => {
     const missing = place.path('missing')
-    const { code, stdout, stderr } = await holdfast([...args, '--store', missing])
+    const { code, stdout, stderr } = await holdfastHere([...args, '--store', missing])
     expect({ code, stdout }).toEqual({ code: 3, stdout: '' })
     expect(stderr).toBe(
       `holdfast: There is no store at ${missing}. Name it with --store DIR or the environment variable HOLDFAST_STORE; \`holdfast import PATH\` makes a new one.\n`,
@@ -88,7 +88,7 @@ describe('which store', () => {
   test.each(reading)('%s in some other directory is refused, and leaves it as it is', async (_name, args) => {
     const other = place.path('other')
     fs.mkdirSync(other, { recursive: true })
-    expect(await holdfast([...args, '--store', other])).toMatchObject({
+    expect(await holdfastHere([...args, '--store', other])).toMatchObject({
       code: 3,
       stdout: '',
       stderr: expect.stringContaining('holds no store'),

@@ -4,6 +4,7 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { run } from '../../src/cli/program.js'
 
 export const bin = fileURLToPath(new URL('../../.build/src/cli/main.js', import.meta.url))
 
@@ -90,4 +91,30 @@ export function jsonLines<T = Record<string, unknown>>(text: string): T[] {
 export function writeLines(file: string, lines: readonly (object | string)[], end = '\n'): void {
   fs.mkdirSync(path.dirname(file), { recursive: true })
   fs.writeFileSync(file, lines.map((line) => (typeof line === 'string' ? line : JSON.stringify(line))).join('\n') + end)
+}
+
+/** The same without a process of its own, where nothing else is asked of it: starting one takes longer than most commands. */
+export async function holdfastHere(args: readonly string[]): Promise<Pick<Ended, 'code' | 'stdout' | 'stderr'>> {
+  const said = { stdout: '', stderr: '' }
+  const { exitCode, env } = process
+  const restore = (['stdout', 'stderr'] as const).map((name) => {
+    const write = process[name].write
+    process[name].write = ((text: string | Uint8Array) => {
+      said[name] += String(text)
+      return true
+    }) as typeof write
+    return () => {
+      process[name].write = write
+    }
+  })
+  process.env = environment({})
+  process.exitCode = 0
+  try {
+    await run([process.execPath, bin, ...args])
+    return { code: Number(process.exitCode), ...said }
+  } finally {
+    for (const back of restore) back()
+    process.env = env
+    process.exitCode = exitCode
+  }
 }

@@ -62,7 +62,7 @@ async function killTheProcess(cuts: readonly Cut[]): Promise<void> {
 describe.each(['auto', 'always'] as const)('cut short after any operation, with checkpoint %s,', (checkpoint) => {
   test.each(shortScenarios)('$name survives a power cut whole', async (scenario) => {
     const cuts = await cutsOf(scenario, { durability: 'power', checkpoint })
-    const said = await cutThePower(cuts, soak ? 300 : checkpoint === 'auto' ? 10 : 4, false)
+    const said = await cutThePower(cuts, soak ? 300 : checkpoint === 'auto' ? 6 : 3, false)
     console.log(`seed ${seed}: ${scenario.name}, ${checkpoint}: ${said}`)
   })
 
@@ -73,7 +73,7 @@ describe.each(['auto', 'always'] as const)('cut short after any operation, with 
 
   test.each(shortScenarios)('$name with durability process leaves a sound store after a power cut', async (scenario) => {
     const cuts = await cutsOf(scenario, { durability: 'process', checkpoint })
-    await cutThePower(cuts, soak ? 60 : 3, true)
+    await cutThePower(cuts, soak ? 60 : 2, true)
   })
 
   test(`${longScenario.name} survive a power cut at any moment`, async () => {
@@ -93,7 +93,7 @@ describe('a crash of those who clean up after a crash', () => {
     const random = seededRandom(seed)
     const cuts = await cutsOf(scenario, { durability: 'power', checkpoint: 'auto' })
     let tried = 0
-    for (let sample = 0; sample < (soak ? 40 : 3); sample++) {
+    for (let sample = 0; sample < (soak ? 40 : 2); sample++) {
       const cut = cuts[Math.floor(random() * cuts.length)]!
       const [left] = powerCuts(cut.disk, { most: 3, random }).disks.slice(-1)
       for (const again of await recoveryFrom(cut, left!)) {

@@ -19,6 +19,8 @@ export interface Bounds {
   readonly falseVerdicts?: number
   /** How many times a program is run or resumed; default no limit. */
   readonly runsMax?: number
+  /** So many are enough once every schedule with one preemption has been tried; default `runsMax`. */
+  readonly runsEnough?: number
 }
 
 export interface Exploration {
@@ -91,7 +93,9 @@ class Search implements Branching {
     for (let rank = 0; rank < this.tasks.length; rank++) {
       const level = this.tasks[rank] ?? []
       for (let task = level.pop(); task; task = level.pop()) {
-        if (this.runs >= (bounds.runsMax ?? Number.POSITIVE_INFINITY)) return this.coverage(Math.floor(rank / this.ranks) - 1, false)
+        const covered = Math.floor(rank / this.ranks) - 1
+        const { runsMax = Number.POSITIVE_INFINITY, runsEnough = runsMax } = bounds
+        if (this.runs >= (covered >= 1 ? Math.min(runsEnough, runsMax) : runsMax)) return this.coverage(covered, false)
         if (task.next === undefined) await this.end(task.state)
         else if (!this.isKnown(task)) {
           this.runs++

@@ -15,11 +15,11 @@ import { encoded, increment, openStore, writeMarks } from './store-on-disk.js'
 const soak = Number(process.env.HOLDFAST_SOAK ?? 0) > 0
 if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 
-/** Two processes: every schedule with one preemption, one kill and one false verdict, and the first of those with two preemptions;
- *  three processes: as many as fit. */
-function bounds(): Bounds {
+/** Two processes: every schedule with one preemption, one kill and one false verdict and, where those are few, the first of those with two
+ *  preemptions; three processes: as many as fit. */
+function bounds(programs = 2): Bounds {
   if (soak) return { preemptions: 3, kills: 1, falseVerdicts: 2, runsMax: 100_000 }
-  return { preemptions: 2, kills: 1, falseVerdicts: 1, runsMax: 1_500 }
+  return { preemptions: 2, kills: 1, falseVerdicts: 1, runsMax: programs > 2 ? 700 : 1_500, runsEnough: 600 }
 }
 
 type Part = (store: Backend, process: SimulatedProcess) => Promise<unknown>
@@ -95,7 +95,7 @@ async function explored(
   leastCovered = programs.length > 2 ? 0 : 1,
 ): Promise<Coverage> {
   const check = (end: End) => assertBorneOutAtTheEnd(end, before)
-  const coverage = await explore({ disk, programs, prepared: true, bounds: bounds(), check, ...more })
+  const coverage = await explore({ disk, programs, prepared: true, bounds: bounds(programs.length), check, ...more })
   console.log(`${expect.getState().currentTestName}: ${JSON.stringify(coverage)}`)
   expect(coverage.preemptionsCovered).toBeGreaterThanOrEqual(leastCovered)
   return coverage

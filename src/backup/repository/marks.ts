@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { type Holdings, indexOf, type Mark } from './chunk-index.js'
 import type { Liveness } from './liveness.js'
 import { runningBackups } from './running.js'
+import { forEachAtOnce } from './slots.js'
 import { freshName, markName, markPattern, openText, packName, sealText, type Vault, witnessName, witnessPattern } from './vault.js'
 
 const witnessSchema = z.object({ format: z.literal(1), mark: z.string(), running: z.array(z.string().max(64)) })
@@ -66,12 +67,11 @@ export async function sweepMarks(
     const asked = await witnessed(vault, mark, signal)
     const mayGo = asked !== undefined && !asked.some((id) => running.includes(id))
     const going = mayGo ? there.filter((pack) => !isNeeded(pack)) : []
-    for (const pack of going) {
-      signal?.throwIfAborted()
+    await forEachAtOnce(going, vault.target.concurrentMax, async (pack) => {
       await vault.target.delete(packName(vault, pack), { signal })
       swept.removed++
       swept.bytesRemoved += holdings.packs.get(pack) ?? 0
-    }
+    })
     swept.waiting += there.length - going.length
     if (mayGo && going.length === there.length) {
       await vault.target.delete(markName(vault, mark), { signal })

@@ -4,6 +4,7 @@ import { isStoreError, StoreError } from '../../errors.js'
 import type { ChunkIndex, Place } from './chunk-index.js'
 import { type ChunkPlace, chunkOf } from './pack.js'
 import type { ChunkRef } from './repository.js'
+import { awaited } from './slots.js'
 import { mismatch, packName, type Vault } from './vault.js'
 
 const keptBytesMax = 48 << 20
@@ -55,22 +56,20 @@ export class PackReader {
   }
 
   async #whole(pack: string, of: 'contents' | 'catalogue', bytes: number, signal?: AbortSignal): Promise<Buffer | undefined> {
-    const loading = this.#kept.get(pack) ?? this.#load(pack, of, signal)
+    const loading = this.#kept.get(pack) ?? this.#load(pack, of)
     this.#kept.delete(pack)
     this.#kept.set(pack, loading)
     this.#sizes.set(pack, bytes)
     this.#letGo(pack)
-    try {
-      return await loading
-    } catch (error) {
-      this.#kept.delete(pack)
-      throw error
-    }
+    loading.catch(() => {
+      if (this.#kept.get(pack) === loading) this.#kept.delete(pack)
+    })
+    return awaited(loading, signal)
   }
 
-  async #load(pack: string, of: 'contents' | 'catalogue', signal?: AbortSignal): Promise<Buffer | undefined> {
+  async #load(pack: string, of: 'contents' | 'catalogue'): Promise<Buffer | undefined> {
     const name = packName(this.#vault, pack)
-    const object = await this.#vault.target.get(name, { signal })
+    const object = await this.#vault.target.get(name)
     return object && this.#vault.keyring.unwrap(object, of, name)
   }
 

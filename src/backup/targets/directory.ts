@@ -6,7 +6,7 @@
  *  3 syncs the directory                                           until this returns, a power cut may take it back */
 
 import { randomBytes } from 'node:crypto'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { errnoOf, ioError, StoreError } from '../../errors.js'
 import { type Disk, makeDirectories, nodeDisk, readFully, writeFully } from '../../file/durable.js'
 import { type GetOptions, type ObjectFacts, objectBytesMax, type PutOptions, type Target } from './target.js'
@@ -18,10 +18,11 @@ export class DirectoryTarget implements Target {
   readonly place: string
   readonly concurrentMax = 4
   readonly #disk: Disk
+  readonly #ensured = new Set<string>()
   #hasLinks: boolean | undefined
 
   constructor(directory: string, disk: Disk = nodeDisk) {
-    this.place = directory
+    this.place = resolve(directory)
     this.#disk = disk
   }
 
@@ -52,7 +53,7 @@ export class DirectoryTarget implements Target {
     return this.#attempt(`writing ${name}`, 'unknown', async () => {
       const part = await this.#stage(bytes)
       try {
-        makeDirectories(this.#disk, dirname(path))
+        await this.#ensure(dirname(path))
         if (ifAbsent) {
           if (!this.#linkFrom(part, path)) return false
         } else {
@@ -119,7 +120,7 @@ export class DirectoryTarget implements Target {
 
   async #stage(bytes: Uint8Array): Promise<string> {
     const part = join(this.place, 'tmp', randomBytes(16).toString('hex'))
-    makeDirectories(this.#disk, dirname(part))
+    await this.#ensure(dirname(part))
     const fd = this.#disk.open(part, 'create')
     try {
       writeFully(this.#disk, fd, bytes)
@@ -131,6 +132,16 @@ export class DirectoryTarget implements Target {
       this.#disk.close(fd)
     }
     return part
+  }
+
+  /** The directory is there and will be after a power cut: a file in a directory whose own name is lost is lost with it. */
+  async #ensure(directory: string): Promise<void> {
+    if (this.#ensured.has(directory)) return
+    let top = this.place
+    while (!this.#disk.stat(top) && top !== dirname(top)) top = dirname(top)
+    makeDirectories(this.#disk, directory)
+    for (let at = directory; at !== top && at !== dirname(at); at = dirname(at)) await this.#disk.syncDirectory(dirname(at))
+    this.#ensured.add(directory)
   }
 
   /** False: the name is taken. Without hard links it looks and then renames: two at once could both believe they were the first. */
@@ -178,6 +189,7 @@ export class DirectoryTarget implements Target {
     try {
       return await work()
     } catch (error) {
+      this.#ensured.clear() // One of them may have been removed.
       throw ioError(error, `${doing} in ${this.place}`, effect)
     }
   }

@@ -124,7 +124,7 @@ export class LogFile {
         `${this.#place.label} has shrunk from ${this.size} to ${stat.size} bytes; it is only ever appended to.`,
         {
           details: { file: this.#place.label, byte: stat.size, seq: this.chain.seq },
-          hint: 'Nothing was written. Keep the file as it is and restore it from a backup; `holdfast verify` shows what is left.',
+          hint: 'Nothing was written. Keep the file as it is and restore it from a backup; `holdfast repair` shows what can be saved.',
         },
       )
     const voids = this.chain.voidLines
@@ -198,6 +198,10 @@ export class LogFile {
   /** The sequence number of the first record of the expected batch; -1 while the chain has not come across it. */
   get foundSeq(): number {
     return this.#expected.seq
+  }
+
+  get label(): string {
+    return this.#place.label
   }
 
   get tag(): string {

@@ -16,6 +16,8 @@ export interface RechainStart {
   readonly seq: number
   /** 12 digits: four of a boot, eight of anything that nobody else has. */
   readonly writer: string
+  /** Takes the bytes at once and does not keep them: then the same memory is used again and again. Else they wait for `take`. */
+  readonly write?: ((bytes: Buffer) => void) | undefined
 }
 
 /** How many earlier files of a session a header names. */
@@ -30,13 +32,15 @@ export class Rechain {
   /** Made so far, taken or not; foreign lines are not counted. */
   bytes = 0
   readonly #writer: string
+  readonly #write: ((bytes: Buffer) => void) | undefined
   #room = Buffer.allocUnsafe(roomBytes)
   #used = 0
   #made: Buffer[] = []
 
-  constructor({ header, seq, writer }: RechainStart) {
+  constructor({ header, seq, writer, write }: RechainStart) {
     this.seq = seq - 1
     this.#writer = writer
+    this.#write = write
     this.addBody(systemBody({ header }))
   }
 
@@ -66,6 +70,12 @@ export class Rechain {
     this.#used = end
   }
 
+  /** Hands on what has not been handed on yet. */
+  flush(): void {
+    if (this.#used > 0) this.#write?.(this.#room.subarray(0, this.#used))
+    this.#used = 0
+  }
+
   /** The bytes made since the last call, in order. They are the taker's own. */
   take(): Buffer[] {
     if (this.#used > 0) this.#made.push(this.#room.subarray(0, this.#used))
@@ -78,6 +88,8 @@ export class Rechain {
 
   #makeRoom(bytes: number): void {
     if (this.#used + bytes <= this.#room.length) return
+    if (this.#write) this.flush()
+    if (this.#write && bytes <= this.#room.length) return
     if (this.#used > 0) this.#made.push(this.#room.subarray(0, this.#used))
     this.#room = Buffer.allocUnsafe(Math.max(roomBytes, bytes))
     this.#used = 0

@@ -162,7 +162,7 @@ export class Checkpoint {
 function otherSnapshot(expected: string | undefined, found: string): StoreError {
   return new StoreError('STORE_CORRUPT', 'the journal was sealed for another snapshot than the one it folds to.', {
     details: { file: 'sessions.journal.jsonl', expected, found },
-    hint: 'Nothing was written. Was sessions.json edited while the store was in use? Restore the pair from the same moment.',
+    hint: 'Nothing was written. Was sessions.json edited while the store was in use? `holdfast repair` shows what can be done.',
   })
 }
 

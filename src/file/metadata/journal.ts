@@ -84,7 +84,7 @@ function readOp(bytes: Buffer, start: number, mark: LineMark): Op | undefined {
 export function missing(file: string): StoreError {
   return new StoreError('STORE_CORRUPT', `${file} is missing from a store that has been in use.`, {
     details: { file },
-    hint: 'Nothing was written: missing is not empty. Restore it together with its sibling from the same moment; sessions.prev.json and sessions.prev.journal.jsonl are the generation before.',
+    hint: 'Nothing was written: missing is not empty. Restore it together with its sibling from the same moment; `holdfast repair` shows what can be made from the generation before (sessions.prev.*) and from the transcripts.',
   })
 }
 

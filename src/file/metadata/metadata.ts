@@ -109,9 +109,10 @@ export class Metadata implements LogOwner {
   async sessionIdOf(key: string): Promise<string | undefined> {
     return (await this.get(key))?.sessionId
   }
-  async cells(): Promise<Cells> {
+  /** @param live  not a copy, which takes its time with many: what changes meanwhile is in it, or not */
+  async cells(live = false): Promise<Cells> {
     await this.#fresh()
-    return new Map(this.#cells)
+    return live ? this.#cells : new Map(this.#cells)
   }
 
   async #fresh(): Promise<void> {

@@ -57,6 +57,6 @@ export function whyNoPair(hash: string, journal: Journal): string | undefined {
 export function noPair(why: string): StoreError {
   return new StoreError('STORE_CORRUPT', `sessions.json and sessions.journal.jsonl do not belong together: ${why}.`, {
     details: { file: 'sessions.json', why },
-    hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or see docs/errors.md#store_corrupt for how to adopt the new one.',
+    hint: 'Nothing was written. Was sessions.json edited or restored by hand? Put the old file back, or let `holdfast repair` show what adopting the new one would change (docs/errors.md#store_corrupt).',
   })
 }

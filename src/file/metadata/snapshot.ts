@@ -64,7 +64,7 @@ export async function parseSnapshot(bytes: Buffer): Promise<Cells> {
   const wrong = (at: number): never => {
     throw new StoreError('STORE_CORRUPT', `sessions.json is not as this library writes it, near byte ${at}.`, {
       details: { file: 'sessions.json', byte: at },
-      hint: 'Nothing was written. Restore sessions.json and sessions.journal.jsonl together from the same moment (see docs/errors.md).',
+      hint: 'Nothing was written. Restore sessions.json and sessions.journal.jsonl together from the same moment, or run `holdfast repair` (see docs/errors.md).',
     })
   }
   if (bytes.toString('latin1', 0, 2) !== '{\n' || bytes.toString('latin1', bytes.length - 2) !== '}\n') wrong(0)

@@ -89,7 +89,8 @@ export class LogCopy {
     const whole = from <= seq + 1
     const carried = { ids: this.#ids.forHeader(), turns: this.#turns.forHeader(), foreign: whole ? header?.foreign : undefined }
     if (whole && foreign.bytes > 0) this.#copyForeign(foreign.bytes)
-    this.#rechain = new Rechain({ header: replacingHeader(header!, crc, carried), seq: whole ? seq : from - 1, writer })
+    const write = (made: Buffer) => this.#put(made)
+    this.#rechain = new Rechain({ header: replacingHeader(header!, crc, carried), seq: whole ? seq : from - 1, writer, write })
     return this.#rechain
   }
 
@@ -100,7 +101,7 @@ export class LogCopy {
   }
 
   #write(): void {
-    for (const made of this.#rechain?.take() ?? []) this.#put(made)
+    this.#rechain?.flush()
   }
 
   #put(bytes: Uint8Array): void {

@@ -4,7 +4,7 @@ import { type Disk, readFully } from '../durable.js'
 import type { Host } from '../host.js'
 import type { Held } from '../lock/baton.js'
 import { Chain } from '../log/chain.js'
-import type { LogFile, LogPlace } from '../log/log-file.js'
+import { type LogFile, type LogPlace, logCorrupt } from '../log/log-file.js'
 import { readInPieces } from '../log/pieces.js'
 import { encodeLine, type Header, type Seal, systemBody } from '../log/record.js'
 import { openTail } from '../log/tail.js'
@@ -12,7 +12,8 @@ import type { SharedSync } from '../shared-sync.js'
 import { replaceFile } from '../stage.js'
 import type { TurnLog } from './turn-log.js'
 
-/** Every committed line up to the seal, byte for byte; the seal itself and what is void stay behind. undefined when there is no seal. */
+/** Every committed line up to the seal, byte for byte; the seal itself and what is void stay behind. undefined when there is no seal.
+ *  @throws LOG_CORRUPT  damage lies before the seal: what stands behind it is not thrown away for it */
 async function committedLines(disk: Disk, log: LogFile, tag: string): Promise<Buffer[] | undefined> {
   const lines: Buffer[] = []
   const chain = new Chain(tag)
@@ -21,6 +22,7 @@ async function committedLines(disk: Disk, log: LogFile, tag: string): Promise<Bu
       if (!chain.seal) lines.push(Buffer.from(bytes.subarray(start, end + 1)))
     },
   })
+  if (chain.damage) throw logCorrupt(log.label, chain.damage)
   if (!chain.seal) return undefined
   const foreign = chain.foreign.bytes
   return foreign > 0 ? [readFully(disk, log.fd, 0, foreign), ...lines] : lines

@@ -30,7 +30,7 @@ export class CompactStep {
     vital.assertWritable()
     const { minBytes = minBytesDefault, voidShare = voidShareDefault } = this.#rules
     let leftBytes = roundBytesMax
-    for (const [key, cell] of await metadata.cells()) {
+    for (const [key, cell] of await metadata.cells(true)) {
       await pace.breathe()
       pace.signal?.throwIfAborted()
       const { sessionId } = passingEntryOf(cell)

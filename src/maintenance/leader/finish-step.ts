@@ -66,7 +66,7 @@ export class FinishStep {
   /** Listed after the files: what has been moved away by now is found to be gone. */
   async #keysOf(sessions: ReadonlySet<string>, pace: Pace): Promise<Map<string, string>> {
     const keys = new Map<string, string>()
-    for (const [key, cell] of await this.#inside.metadata.cells()) {
+    for (const [key, cell] of await this.#inside.metadata.cells(true)) {
       const { sessionId } = passingEntryOf(cell)
       if (sessions.has(sessionId)) keys.set(sessionId, key)
       await pace.breathe()

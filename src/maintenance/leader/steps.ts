@@ -20,7 +20,7 @@ const journalBytesMin = 64 << 10
 const compressAfterMs = 600_000
 
 export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
-  const { retention, protect, verifyShare, compactBytes } = options
+  const { retention, protect, verifyShare, compactBytes, compressArchives: compressing = true } = options
   const sweeper = new Sweeper(inside)
   const finishing = new FinishStep(inside)
   const compacting = new CompactStep(inside, compactBytes ?? {})
@@ -32,7 +32,7 @@ export function stepsOf(inside: Inside, options: CheckedMaintenance): Step[] {
     { name: 'marks', wanted: true, run: () => marks(inside) },
     { name: 'compact', wanted: compactBytes !== undefined, run: (pace) => compacting.run(pace) },
     { name: 'retain', wanted: retention !== undefined, run: (pace) => retainStep(inside, { rules: retention!, protect }, pace) },
-    { name: 'compress', wanted: true, run: (pace) => compress(inside, pace) },
+    { name: 'compress', wanted: compressing, run: (pace) => compress(inside, pace) },
     { name: 'verify', wanted: verifyShare > 0, run: (pace) => verifying.run(pace) },
   ]
 }

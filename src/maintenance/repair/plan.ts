@@ -27,7 +27,7 @@ export async function planStore(inside: Inside, report: VerifyReport, { signal }
   drafts.push(...(await planLogs(inside, findings, owners ?? new Map(), signal)))
   const keys = new Set([...(owners?.values() ?? [])].map(({ key }) => key))
   const facts = owners && { owners, keys, dropped: await droppedIn(inside, signal) }
-  for (const finding of findings) {
+  for (const finding of [...findings, ...(metadata && owners ? disagreements(inside, findings, owners) : [])]) {
     const draft = (facts && (await planSession(inside, finding, facts, signal))) ?? planSurroundings(inside, finding)
     if (draft) drafts.push(draft)
     // Of two orphans of one key, one gets it.
@@ -64,6 +64,33 @@ function findingsOf({ findings, damage }: VerifyReport): readonly Finding[] {
         count: 1,
       }),
     ),
+  ]
+}
+
+const transcriptPattern = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$/
+
+/** What verify could not tell without sound metadata, held against what they will be. */
+function disagreements({ host: { disk }, places }: Inside, findings: readonly Finding[], owners: Owners): Finding[] {
+  const unfinished = findings.filter(({ kind }) => kind === 'unfinished-work')
+  // The session that a rotation leads to is named by whoever finishes it.
+  const isTold = (sessionId: string) => unfinished.some((it) => it.sessionId === sessionId || it.meaning.includes(sessionId))
+  const names = disk.stat(places.transcripts) ? disk.readdir(places.transcripts).sort() : []
+  const there = new Set(names.flatMap((name) => transcriptPattern.exec(name)?.[1] ?? []))
+  const of = (kind: 'transcript-orphan' | 'transcript-missing', sessionId: string, key: string | undefined): Finding => ({
+    kind,
+    severity: kind === 'transcript-orphan' ? 'warning' : 'damage',
+    file: `transcripts/${sessionId}.jsonl`,
+    bytes: undefined,
+    seqs: undefined,
+    key,
+    sessionId,
+    meaning: 'Found when the metadata were put together again.',
+    repairable: true,
+    count: 1,
+  })
+  return [
+    ...[...there].filter((id) => !owners.has(id) && !isTold(id)).map((id) => of('transcript-orphan', id, undefined)),
+    ...[...owners].filter(([id, { mark }]) => mark && !there.has(id)).map(([id, { key }]) => of('transcript-missing', id, key)),
   ]
 }
 

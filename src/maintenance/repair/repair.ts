@@ -31,9 +31,10 @@ export async function applyPlan(inside: Inside, plan: RepairPlan, { signal, onPr
   for (const action of plan.actions) {
     signal?.throwIfAborted()
     actions.push(await reported(inside, plan, action, signal))
+    // What comes next may need what has just been mended.
+    await reopen(inside)
     onProgress?.(actions.length, plan.actions.length)
   }
-  await reopen(inside)
   return { ok: actions.every(({ outcome }) => outcome === 'done'), planId: plan.planId, actions }
 }
 

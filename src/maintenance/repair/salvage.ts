@@ -179,9 +179,10 @@ export class Salvage {
 
   /** A line of another program, or one that was. */
   #isForeign(bytes: Buffer, start: number, end: number): boolean {
-    const sound = isPlainObject(bytes.toString('utf8', start, end))
     // What has nothing of an object is our own: a header that is broken, or nothing at all.
-    if (!sound && (this.foreign.length === 0 || bytes[start] !== 0x7b || startsWith(bytes, start, '{"$$":'))) return false
+    if (bytes[start] !== 0x7b) return false
+    const sound = isPlainObject(bytes.toString('utf8', start, end))
+    if (!sound && (this.foreign.length === 0 || startsWith(bytes, start, '{"$$":'))) return false
     this.foreign.push({ start: this.size + start, end: this.size + end, sound })
     return true
   }

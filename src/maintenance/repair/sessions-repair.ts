@@ -3,7 +3,7 @@ import { errnoOf, StoreError } from '../../errors.js'
 import type { Inside } from '../../file/backend.js'
 import type { Held } from '../../file/lock/baton.js'
 import { encodeLine, type Header, systemBody } from '../../file/log/record.js'
-import { cellOf, deepFreeze } from '../../file/metadata/cells.js'
+import { cellOf, deepFreeze, passingEntryOf } from '../../file/metadata/cells.js'
 import { replaceFile } from '../../file/stage.js'
 import { bringUpToDate } from '../../file/transcripts/care.js'
 import type { RepairAction, RepairWork } from '../../repair-plan.js'
@@ -33,7 +33,7 @@ async function finish(inside: Inside, { key, sessionId }: RepairAction, signal?:
 
 async function archive({ transcripts, metadata, options }: Inside, { file, key = '', sessionId }: RepairAction, signal?: AbortSignal) {
   for (const cell of (await metadata.cells()).values())
-    if (cell.bytes.toString('latin1', cell.start, cell.end).includes(sessionId ?? '?')) throw changed(file, 'a key names it by now')
+    if (passingEntryOf(cell).sessionId === sessionId) throw changed(file, 'a key names it by now')
   await transcripts.archiveDropped([{ key, dropped: sessionId }], { waitMs: options.waitMs, signal })
 }
 

@@ -1,6 +1,7 @@
 /** What goes from `archive/` for good, and from `quarantine/` where that is asked for. The only code that unlinks what somebody has written; it knows
  *  its files by their exact names, and leaves whatever else stands there (F30). */
 import { errnoOf } from '../../errors.js'
+import { noteFile, parseArchiveFile } from '../../file/archives/archive-name.js'
 import type { Inside } from '../../file/backend.js'
 import { type Disk, readFully } from '../../file/durable.js'
 import { headerPrefix } from '../../file/log/record.js'
@@ -70,8 +71,6 @@ function lastOfEach(oldestFirst: readonly Archive[], keepLast: number): Set<Arch
   return kept
 }
 
-const uuid = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
-const logPattern = new RegExp(`^(${uuid}(?:\\.(?:0|[1-9]\\d{0,15}))?)\\.jsonl(\\.gz)?$`)
 const quarantinePattern = /^\d{8}T\d{6}Z-[0-9a-f]{8}$/
 
 /** Everything in `archive/` and, where asked for, `quarantine/`. */
@@ -80,17 +79,20 @@ export async function archivesIn({ host, places }: Inside, limits: ArchiveLimits
   const archives: Archive[] = []
   const names = new Set(list(disk, places.archive))
   for (const name of names) {
-    const [, base, packed] = logPattern.exec(name) ?? []
-    const stat = base === undefined ? undefined : disk.stat(`${places.archive}/${name}`)
-    if (stat?.kind === 'file') {
-      const note = packed && names.has(`${base}.json`) ? readNote(disk, `${places.archive}/${base}.json`) : undefined
+    const parsed = parseArchiveFile(name)
+    const stat = parsed && disk.stat(`${places.archive}/${name}`)
+    // The same file under two names: a compaction that is not finished yet.
+    const inUse = parsed && stat?.ino === disk.stat(`${places.transcripts}/${parsed.sessionId}.jsonl`)?.ino
+    if (parsed && stat?.kind === 'file' && !inUse) {
+      const beside = noteFile(parsed.archive)
+      const note = parsed.compressed && names.has(beside) ? readNote(disk, `${places.archive}/${beside}`) : undefined
       archives.push({
         file: `archive/${name}`,
-        also: note ? [`archive/${base}.json`] : [],
+        also: note ? [`archive/${beside}`] : [],
         bytes: stat.size,
         // Moving it there was the last change of its name.
         at: note?.at ?? stat.ctimeMs,
-        key: note?.key ?? (packed ? undefined : keyIn(disk, `${places.archive}/${name}`)),
+        key: note?.key ?? (parsed.compressed ? undefined : keyIn(disk, `${places.archive}/${name}`)),
         quarantine: false,
       })
     }

@@ -85,7 +85,7 @@ interface Gathered {
 }
 
 async function gather({ host, metadata, transcripts }: Inside, pace: Pace): Promise<Gathered> {
-  const cells = await metadata.cells()
+  const cells = await metadata.cells(true)
   const all: Gathered = { entries: [], usage: new Map(), cells }
   for (const [key, cell] of cells) {
     const { sessionId, revision, updatedAt } = passingEntryOf(cell)
@@ -135,7 +135,9 @@ async function protection(
   thoroughly: boolean,
 ): Promise<ProtectedWhy | undefined> {
   const { host, transcripts, tag } = inside
-  const refusal = refusalOf(inside, key, passingEntryOf(cells.get(key)!), protect)
+  const cell = cells.get(key)
+  if (!cell) return 'changed'
+  const refusal = refusalOf(inside, key, passingEntryOf(cell), protect)
   if (refusal) return refusal
   const label = `transcripts/${sessionId}.jsonl`
   const source = { disk: host.disk, path: transcripts.pathOf(sessionId), label, tag, readers: new Set<() => void>() }

@@ -161,16 +161,43 @@ describe('a directory', () => {
 
   test.runIf(mayMount())('that is full keeps what it has, says DISK_FULL, and goes on when there is room', async () => {
     const disk = mountTmpfs('1m')
+    // A prune frees space, but needs a little itself, for its marks.
+    fs.writeFileSync(`${disk}/ballast`, noise(50_000))
     const repository = over(new DirectoryTarget(disk))
     const { info } = await snapshotOf(repository, files)
     for (let tries = 0; tries < 3; tries++)
       await expect(snapshotOf(repository, { big: noise(2_000_000) })).rejects.toMatchObject({ code: 'DISK_FULL' })
     expect(await contentsOf(repository, info.id)).toEqual(digested(files))
     expect((await repository.check({ deep: true })).ok).toBe(true)
+    fs.rmSync(`${disk}/ballast`)
     // What the failed ones have left makes room.
     for (const name of objectsIn(disk, 'running/')) fs.rmSync(`${disk}/${name}`)
     expect((await repository.prune()).packsRemoved).toBeGreaterThan(0)
     const second = await snapshotOf(repository, more)
     expect(await contentsOf(repository, second.info.id)).toEqual(digested(more))
   })
+})
+
+test('a directory that a put has made is synced into the one above it, before the put returns', async () => {
+  const place = temporaryDirectory()
+  const made: string[] = []
+  const synced = new Set<string>()
+  const watched: Disk = {
+    ...nodeDisk,
+    mkdir(path) {
+      nodeDisk.mkdir(path)
+      made.push(path)
+    },
+    async syncDirectory(path) {
+      await nodeDisk.syncDirectory(path)
+      synced.add(path)
+    },
+  }
+  const target = new DirectoryTarget(`${place}/new/repository`, watched)
+  await target.put('packs/ab/one', Buffer.from('1'))
+  expect(made.map((path) => path.slice(place.length))).toEqual(
+    expect.arrayContaining(['/new', '/new/repository', '/new/repository/tmp', '/new/repository/packs', '/new/repository/packs/ab']),
+  )
+  for (const path of made) expect(synced.has(path.slice(0, path.lastIndexOf('/'))), path).toBe(true)
+  fs.rmSync(place, { recursive: true, force: true })
 })

@@ -153,6 +153,20 @@ test('one valid object in the place of another is noticed', async () => {
   await repository.close()
 })
 
+test('a whole pack of the same shape in the place of another yields nothing of its own', async () => {
+  const { repository } = await createRepository(place, { packBytes: 10_000 })
+  const { info } = await snapshotOf(repository, { a: noise(15_000), b: noise(15_000) })
+  const [one, other] = contentsPacks()
+  expect(fs.statSync(`${place}/${one}`).size).toBe(fs.statSync(`${place}/${other}`).size)
+  fs.copyFileSync(`${place}/${one}`, `${place}/${other}`)
+  const again = await openRepository(place)
+  const outcomes = await Promise.allSettled((await again.manifest(info.id)).files.map((row) => readAll(again, row)))
+  expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
+  expect((await again.check()).ok).toBe(true)
+  expect((await again.check({ deep: true })).snapshots[0]!.files).toHaveLength(1)
+  await repository.close()
+})
+
 test('what a deep check has found damaged can be condemned: the next backup stores it anew, and old snapshots are whole again', async () => {
   const { repository, ids } = await made()
   const pack = contentsPacks()[0]!

@@ -2,10 +2,11 @@
 import fs from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { restoreBackup } from '../../../src/backup/restore/restore.js'
+import { createBackup } from '../../../src/backup/snapshot/backup.js'
 import { Capture } from '../../../src/backup/snapshot/capture.js'
 import { readMetadata } from '../../../src/backup/snapshot/metadata-reading.js'
 import { StoreCapture } from '../../../src/backup/snapshot/store-capture.js'
-import { nodeDisk } from '../../../src/file/durable.js'
+import { type Disk, nodeDisk } from '../../../src/file/durable.js'
 import { placesIn } from '../../../src/file/format.js'
 import { readIdentity } from '../../../src/file/lock/identity.js'
 import { bootTag } from '../../../src/file/log/chain.js'
@@ -115,4 +116,32 @@ describe('between metadata and transcripts', () => {
     })
     expect(paths).toContain(`transcripts/${orphan}.jsonl`)
   })
+})
+
+test('the metadata is never newer than the transcripts: what it names, and the marks in it, are covered by what is read after it', async () => {
+  const later = at.path('later')
+  await inStore(at.dir, five)
+  fs.cpSync(at.dir, later, { recursive: true })
+  await inStore(later, async (store) => {
+    await store.session('k').append(Array.from({ length: 50 }, (_, n) => ({ n: 6 + n })))
+    await store.session('new').append({ n: 1 })
+  })
+  const before = await recordsIn(at.dir)
+  let left = 1
+  // The store moves on when the transcripts have been read.
+  const disk: Disk = {
+    ...nodeDisk,
+    readdir(path) {
+      if (path.endsWith('/archive') && left-- > 0) fs.cpSync(later, at.dir, { recursive: true, filter: (name) => !name.includes('/locks') })
+      return nodeDisk.readdir(path)
+    },
+  }
+  const repository = new MemoryRepository()
+  const report = await createBackup({ repository, store: at.dir, disk })
+  expect(left).toBeLessThanOrEqual(0)
+  expect(report.findings).toEqual([])
+  const into = at.path('restored')
+  await restoreBackup({ repository, snapshot: report.snapshot.id, into })
+  await inStore(into, async (store) => expect(await store.verify()).toMatchObject({ ok: true, damage: [] }))
+  expect(await recordsIn(into)).toEqual(before)
 })

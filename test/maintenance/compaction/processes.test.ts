@@ -41,7 +41,10 @@ test('nothing acknowledged is lost, doubled or renumbered, and no id is forgotte
   for (let n = 0; n < writers; n++) start()
 
   let [kills, freezes] = [0, 0]
-  for (const untilMs = performance.now() + runMs; performance.now() < untilMs; ) {
+  // On a machine that is busy otherwise it takes longer until there is something to be said.
+  const enough = () => fs.readdirSync(join(storeDir, 'archive')).length > 1 && allNotes(dir).length > 100
+  const untilMs = performance.now() + runMs
+  while (performance.now() < untilMs || (performance.now() < untilMs + 40_000 && !enough())) {
     await sleep(40 + random() * 160)
     const child = [...children][Math.floor(random() * children.size)]!
     if (random() < 0.4) {
@@ -56,10 +59,9 @@ test('nothing acknowledged is lost, doubled or renumbered, and no id is forgotte
     }
   }
   await sleep(1_000)
-  const told = await Promise.all([...children].map(stop))
-  expect(told.reduce((sum, { compactions }) => sum + compactions, 0)).toBeGreaterThan(0)
+  await Promise.all([...children].map(stop))
 
-  const notes = fs.readdirSync(dir).flatMap((file) => (file.endsWith('.notes') ? notesOf(join(dir, file)) : []))
+  const notes = allNotes(dir)
   expect(notes.filter((note) => 'wrong' in note || 'failed' in note)).toEqual([])
   const acknowledged = notes as Said[]
   console.log(`${acknowledged.length} acknowledged, ${kills} kills, ${freezes} freezes`)
@@ -74,8 +76,9 @@ test('nothing acknowledged is lost, doubled or renumbered, and no id is forgotte
     expect(stored.get(seq) ?? said, `seq ${seq}`).toBe(said)
     stored.set(seq, said)
   }
-  for (const { archive } of await store.archives('shared'))
-    for await (const { seq, record } of store.readArchive(archive)) put(seq, String(record.said))
+  const archives = await store.archives('shared')
+  expect(archives.length).toBeGreaterThan(0)
+  for (const { archive } of archives) for await (const { seq, record } of store.readArchive(archive)) put(seq, String(record.said))
   for await (const { seq, record } of store.session('shared').read()) put(seq, String(record.said))
   expect(new Set(stored.values()).size).toBe(stored.size)
   expect(acknowledged.filter(({ seq, said }) => stored.get(seq) !== said)).toEqual([])
@@ -85,16 +88,18 @@ test('nothing acknowledged is lost, doubled or renumbered, and no id is forgotte
     expect(await store.session('shared').append({ said }, { id: said })).toEqual({ sessionId, seq, seqs: [seq], duplicate: true })
 }, 120_000)
 
+const allNotes = (dir: string) => fs.readdirSync(dir).flatMap((file) => (file.endsWith('.notes') ? notesOf(join(dir, file)) : []))
+
 function notesOf(file: string): object[] {
   // The last line of one that was killed may be cut off.
   const lines = fs.readFileSync(file, 'utf8').split('\n').slice(0, -1)
   return lines.map((line) => JSON.parse(line) as object)
 }
 
-async function stop(child: ChildProcess): Promise<{ compactions: number }> {
+async function stop(child: ChildProcess): Promise<void> {
   const told = once(child, 'message')
   child.send('stop')
-  return (await told)[0] as { compactions: number }
+  await told
 }
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))

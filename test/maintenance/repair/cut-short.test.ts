@@ -152,7 +152,7 @@ let shift = seed
 
 /** Every one of them takes its time: by turns, unless there is time for all. */
 function someOf<T>(cuts: readonly T[]): readonly T[] {
-  if (soak || cuts.length < 30) return cuts
+  if (soak) return cuts
   shift++
   return cuts.filter((_, at) => (at + shift) % 3 === 0)
 }

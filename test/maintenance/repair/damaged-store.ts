@@ -78,7 +78,7 @@ export interface Repaired {
 
 /** Verify, plan, apply, verify again, plan again: everything that is promised of every repair. */
 export async function repairedStore({ dir }: Made, key = damagedKey): Promise<Repaired> {
-  const store = await SessionStore.open(dir, { durability: 'process' })
+  const store = await SessionStore.open(dir, { durability: 'process', repair: true })
   onTestFinished(() => store.close())
   const plan = await store.planRepair()
   const before = bytesBelow(dir)

@@ -82,6 +82,17 @@ describe('a transcript that no key names', () => {
   })
 })
 
+test('damaged metadata, and transcripts that do not agree with what they were: one plan for all of it', async () => {
+  const made = fresh()
+  await orphaned(made)
+  await forgetful(made)
+  const snapshot = join(made.dir, 'sessions.json')
+  writeFileSync(snapshot, readFileSync(snapshot).subarray(0, 30))
+  const { plan, records } = await repairedStore(made)
+  expect(kinds(plan)).toEqual(['rebuild-metadata', 'attach-transcript'])
+  expect(records).toHaveLength(6)
+})
+
 describe('a transcript that its entry says was on the disk', () => {
   test('is shorter: what is there stays, and the numbers that were given are not given again (F29)', async () => {
     const made = fresh()
