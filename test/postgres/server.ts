@@ -109,13 +109,17 @@ export async function start(data: string, port: number): Promise<Started> {
   child.once('error', ({ message }) => {
     exit = message
   })
-  child.once('exit', (code, signal) => {
+  const onExit = (code: number | null, signal: string | null) => {
     exit = `it ended with ${signal ?? code}: ${fs.readFileSync(join(dirname(data), `log-${port}`), 'utf8').slice(-300)}`
-  })
+  }
+  child.once('exit', onExit)
   const url = `postgres://postgres@127.0.0.1:${port}/postgres`
   for (let tries = 0; tries < 400; tries++) {
     if (exit !== undefined) throw new Error(exit)
-    if (await answers(url)) return { url, pid: child.pid!, port, data }
+    if (await answers(url)) {
+      child.off('exit', onExit)
+      return { url, pid: child.pid!, port, data }
+    }
     await sleep(50)
   }
   throw new Error('it did not answer within 20 s')

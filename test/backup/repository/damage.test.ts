@@ -153,6 +153,22 @@ test('one valid object in the place of another is noticed', async () => {
   await repository.close()
 })
 
+test('a whole pack of the same shape in the place of another yields nothing of its own', async () => {
+  const { repository } = await createRepository(place, { packBytes: 10_000 })
+  const { info } = await snapshotOf(repository, { a: noise(15_000), b: noise(15_000) })
+  const [one, other] = contentsPacks()
+  // Each has one chunk, of the same length as the other's; their tables and trailers stay where they are.
+  const source = fs.readFileSync(`${place}/${one}`)
+  const member = source.length - 16 - Number(source.subarray(-16).toString())
+  alter(other!, (bytes) => Buffer.concat([source.subarray(0, member), bytes.subarray(member)]))
+  const again = await openRepository(place)
+  const outcomes = await Promise.allSettled((await again.manifest(info.id)).files.map((row) => readAll(again, row)))
+  expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
+  expect((await again.check()).ok).toBe(true)
+  expect((await again.check({ deep: true })).snapshots[0]!.files).toHaveLength(1)
+  await repository.close()
+})
+
 test('what a deep check has found damaged can be condemned: the next backup stores it anew, and old snapshots are whole again', async () => {
   const { repository, ids } = await made()
   const pack = contentsPacks()[0]!
