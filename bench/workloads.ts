@@ -22,6 +22,7 @@ import { repair } from './repair.js'
 import { transcriptOpen } from './transcript-open.js'
 import { turnHandOver } from './turn-hand-over.js'
 import { turns } from './turns.js'
+import { verify } from './verify.js'
 
 export const workloads: readonly Workload[] = [
   lock,
@@ -44,6 +45,7 @@ export const workloads: readonly Workload[] = [
   metadataConcurrent,
   processesOwnSessions,
   processesMetadata,
+  verify,
   faults,
   backup,
 ]

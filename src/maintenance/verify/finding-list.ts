@@ -5,10 +5,12 @@ const perKindMax = 1_000
 
 export type Found = Partial<Finding> & Pick<Finding, 'kind' | 'severity' | 'meaning' | 'repairable'>
 
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
 export class FindingList {
-  readonly findings: Finding[] = []
   /** How many more there are than are listed, of which kind. */
   readonly omitted: Partial<Record<FindingKind, number>> = {}
+  #findings: Mutable<Finding>[] = []
   #counts = new Map<FindingKind, number>()
   #about: Pick<Finding, 'file' | 'key' | 'sessionId'>
 
@@ -16,33 +18,36 @@ export class FindingList {
     this.#about = { key: undefined, sessionId: undefined, ...about }
   }
 
+  get findings(): readonly Finding[] {
+    return this.#findings
+  }
+
   add(found: Found): void {
-    const finding: Finding = { ...this.#about, bytes: undefined, seqs: undefined, count: 1, ...found }
-    const last = this.findings[this.findings.length - 1]
-    if (last && isNeighbour(last, finding)) {
-      this.findings[this.findings.length - 1] = together(last, finding)
+    const { kind, count = 1 } = found
+    const last = this.#findings[this.#findings.length - 1]
+    if (last && isNeighbour(last, found)) {
+      // In place: there may be a million of them.
+      last.bytes = { from: last.bytes!.from, to: found.bytes!.to }
+      last.seqs = span(last.seqs, found.seqs)
+      last.count += count
       return
     }
-    const count = (this.#counts.get(finding.kind) ?? 0) + 1
-    this.#counts.set(finding.kind, count)
-    if (count <= perKindMax) this.findings.push(finding)
-    else this.omitted[finding.kind] = (this.omitted[finding.kind] ?? 0) + finding.count
+    const listed = (this.#counts.get(kind) ?? 0) + 1
+    this.#counts.set(kind, listed)
+    if (listed <= perKindMax) this.#findings.push({ ...this.#about, bytes: undefined, seqs: undefined, ...found, count })
+    else this.omitted[kind] = (this.omitted[kind] ?? 0) + count
   }
 }
 
-function isNeighbour(one: Finding, next: Finding): boolean {
+function isNeighbour(one: Finding, next: Found): boolean {
   return (
     one.kind === next.kind &&
-    one.severity === next.severity &&
-    one.meaning === next.meaning &&
     one.bytes !== undefined &&
+    one.bytes.to === next.bytes?.from &&
     one.bytes.to > one.bytes.from &&
-    one.bytes.to === next.bytes?.from
+    one.severity === next.severity &&
+    one.meaning === next.meaning
   )
-}
-
-function together(one: Finding, next: Finding): Finding {
-  return { ...one, bytes: { from: one.bytes!.from, to: next.bytes!.to }, seqs: span(one.seqs, next.seqs), count: one.count + next.count }
 }
 
 /** From the lowest to the highest of both; undefined is neither. */

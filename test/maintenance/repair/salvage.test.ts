@@ -1,11 +1,13 @@
 /** Whatever happens to a log, every record whose bytes are intact comes back, in its place, and nothing comes back that was not written
  *  (P5, F20-F23). Damage at random; the seed is printed by fast-check when it fails. */
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { batchOf, headerBody, LogText, otherBoot, readLog, thisBoot } from '../../log/log-text.js'
 import { salvaged } from './salvaging.js'
 
-const numRuns = process.env.HOLDFAST_SOAK ? 20_000 : 500
+const soak = process.env.HOLDFAST_SOAK !== undefined
+const numRuns = soak ? 20_000 : 500
+if (soak) vi.setConfig({ testTimeout: 3_600_000 })
 
 type Damage =
   | { readonly kind: 'flip'; readonly at: number; readonly bit: number }
