@@ -33,6 +33,31 @@ export interface PostgresOptions<S extends StandardSchemaV1 | undefined = undefi
   leaseMs?: number
 }
 
+const address = /^postgres(ql)?:\/\//
+
+/** Whether it names a database and not a directory. */
+export function isPostgresAddress(place: string): boolean {
+  return address.test(place)
+}
+
+/** As it may be shown: without its password. */
+export function shownAddress(place: string): string {
+  if (!URL.canParse(place)) return place.replace(/:\/\/.*@/, '://…@')
+  const url = new URL(place)
+  if (url.password) url.password = '…'
+  if (url.searchParams.has('password')) url.searchParams.set('password', '…')
+  return decodeURI(url.href)
+}
+
+/** The schema that an address names in its query, and the address without that. */
+function parted(place: string): { connectionString: string; schema: string | undefined } {
+  if (!URL.canParse(place)) return { connectionString: place, schema: undefined }
+  const url = new URL(place)
+  const schema = url.searchParams.get('schema') ?? undefined
+  url.searchParams.delete('schema')
+  return { connectionString: url.href, schema }
+}
+
 const own = z.object({
   schema: z.string().default('holdfast'),
   migrate: z.boolean().default(true),
@@ -42,17 +67,19 @@ const own = z.object({
 })
 
 /** Opens the store in a schema of the database, and makes it where there is none (unless `readOnly`, or `migrate: false`).
- *  @param connectionString  postgres://user:password@host/database; through a pooler in transaction mode, too
+ *  @param place  postgres://user:password@host/database; through a pooler in transaction mode, too. `?schema=` is another way to say
+ *         `schema`
  *  @throws STORE_FORMAT_UNSUPPORTED  a newer version made the schema · NOT_FOUND  there is none, and it is not to be made ·
  *          BACKEND_UNAVAILABLE · INVALID_OPTION. Effect none in every case. */
 export async function openPostgres<S extends StandardSchemaV1 | undefined = undefined>(
-  connectionString: string,
+  place: string,
   options: PostgresOptions<S> = {},
 ): Promise<SessionStore<FieldsOf<S>>> {
-  checkWith(z.string().regex(/^postgres(ql)?:\/\//, 'must begin with postgres://'), connectionString, 'the connection string')
+  checkWith(z.string().regex(address, 'must begin with postgres://'), place, 'the connection string')
+  const { connectionString, schema: named } = parted(place)
   const { schema, migrate, connections, waitMs, leaseMs, ...rest } = options
   const checked = checkOptions(rest)
-  const mine = checkWith(own, { schema, migrate, connections, waitMs, leaseMs }, 'options')
+  const mine = checkWith(own, { schema: schema ?? named, migrate, connections, waitMs, leaseMs }, 'options')
   const backend = await openPostgresBackend({ connectionString, readOnly: checked.readOnly, checkKey, ...mine })
   return SessionStore.over<S>(backend, new PostgresMaintenance(backend.inside), checked)
 }

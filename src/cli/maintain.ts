@@ -1,10 +1,10 @@
 /** `holdfast maintain`: one round of maintenance, or one now and then until Ctrl-C. One line for each thing that was done. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, InvalidArgumentError } from 'commander'
-import { type MaintenanceEvent, SessionStore } from '../index.js'
+import type { MaintenanceEvent, SessionStore } from '../index.js'
 import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'
-import { type CommonOptions, storeCommand, withStoreThere, withStoreToRead } from './options.js'
+import { type CommonOptions, openStore, storeCommand, withStoreThere, withStoreToRead } from './options.js'
 import { bytesText, durationText, paint, plain, print, printJson, remark } from './output.js'
 import { duration } from './quantity.js'
 import { type RuleOptions, rulesOf, withRules } from './retention-options.js'
@@ -77,7 +77,7 @@ async function untilCtrlC(
   maintenance: NonNullable<Parameters<typeof SessionStore.open>[1]>['maintenance'],
   signal: AbortSignal,
 ): Promise<void> {
-  const store = await SessionStore.open(dir, { maintenance })
+  const store = await openStore(dir, { maintenance })
   // The work itself keeps no process alive.
   while (!signal.aborted) await sleep(60_000, undefined, { signal }).catch(() => {})
   await store.close()

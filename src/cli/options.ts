@@ -2,7 +2,8 @@
 import fs from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { SessionStore } from '../index.js'
+import { SessionStore, type StoreOptions } from '../index.js'
+import { isPostgresAddress, openPostgres, shownAddress } from '../postgres.js'
 import { CommandError, exitCodes, exitCodesHelp } from './exit.js'
 
 export interface CommonOptions {
@@ -14,7 +15,7 @@ export interface CommonOptions {
 export function storeCommand(name: string, description: string, examples: readonly string[]): Command {
   return new Command(name)
     .description(description)
-    .addOption(new Option('--store <dir>', 'the store').env('HOLDFAST_STORE').default('./sessions'))
+    .addOption(new Option('--store <dir>', 'the store: a directory, or postgres://…?schema=…').env('HOLDFAST_STORE').default('./sessions'))
     .option('--json', 'machine-readable output, one JSON value a line')
     .addHelpText('after', `\nExamples:\n${examples.map((example) => `  $ ${example}`).join('\n')}\n${exitCodesHelp}`)
 }
@@ -34,17 +35,18 @@ const marks = ['holdfast.json', 'sessions.json', 'sessions.journal.jsonl', 'tran
 /** Runs `work` on a store opened to read only: takes no lock, creates nothing. A directory that is not there is an error, never an empty store. */
 export async function withStoreToRead<R>(dir: string, work: (store: SessionStore<Record<string, unknown>>) => Promise<R>): Promise<R> {
   requireStore(dir)
-  return closing(await SessionStore.open(dir, { readOnly: true }), work)
+  return closing(await openStore(dir, { readOnly: true }), work)
 }
 
 /** Runs `work` on a store opened to write; makes one where there is none. */
 export async function withStoreToWrite<R>(dir: string, work: (store: SessionStore<Record<string, unknown>>) => Promise<R>): Promise<R> {
-  return closing(await SessionStore.open(dir), work)
+  return closing(await openStore(dir), work)
 }
 
 /** Runs `work` on a store opened to write, that is there already. */
 export async function withStoreThere<R>(dir: string, work: (store: SessionStore<Record<string, unknown>>) => Promise<R>): Promise<R> {
   requireStore(dir)
+  if (isPostgresAddress(dir)) return closing(await openPostgres(dir, { migrate: false }), work)
   return withStoreToWrite(dir, work)
 }
 
@@ -55,7 +57,23 @@ export async function withStoreToRepair<R>(
   work: (store: SessionStore<Record<string, unknown>>) => Promise<R>,
 ): Promise<R> {
   requireStore(dir)
+  // A database mends itself, or is restored: there is no other way in, and it says so.
+  if (isPostgresAddress(dir)) return closing(await openPostgres(dir, { migrate: false }), work)
   return closing(await SessionStore.open(dir, { readOnly, repair: true }), work)
+}
+
+/** Of files or in a database. Of the latter nothing is made by a command that only reads. */
+export function openStore(
+  place: string,
+  { readOnly = false, maintenance }: Pick<StoreOptions, 'readOnly' | 'maintenance'> = {},
+): Promise<SessionStore<Record<string, unknown>>> {
+  const options = { readOnly, ...(maintenance && { maintenance }) }
+  return isPostgresAddress(place) ? openPostgres(place, options) : SessionStore.open(place, options)
+}
+
+/** As it may be shown. */
+export function placeText(place: string): string {
+  return isPostgresAddress(place) ? shownAddress(place) : resolve(place)
 }
 
 async function closing<S extends { close(): Promise<void> }, R>(store: S, work: (store: S) => Promise<R>): Promise<R> {
@@ -66,7 +84,9 @@ async function closing<S extends { close(): Promise<void> }, R>(store: S, work: 
   }
 }
 
+/** Of a directory; a database says so itself. */
 function requireStore(dir: string): void {
+  if (isPostgresAddress(dir)) return
   const where = resolve(dir)
   const next = 'Name it with --store DIR or the environment variable HOLDFAST_STORE; `holdfast import PATH` makes a new one.'
   const stat = fs.statSync(where, { throwIfNoEntry: false })
@@ -79,7 +99,7 @@ function requireStore(dir: string): void {
 export function unknownKey(key: string, dir: string): CommandError {
   return new CommandError(
     exitCodes.usage,
-    `There is no session "${key}" in ${resolve(dir)}.`,
+    `There is no session "${key}" in ${placeText(dir)}.`,
     'See `holdfast list`; keys are compared exactly.',
   )
 }

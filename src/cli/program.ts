@@ -1,10 +1,11 @@
 /** All commands, and what becomes of their failures. Each command has its own file; what the exit codes mean is in exit.ts. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
+import { isPostgresAddress } from '../postgres.js'
 import { archivesCommand, restoreArchiveCommand } from './archives.js'
 import { backupCommand } from './backup/command.js'
 import { compactCommand } from './compact.js'
-import { exitCodes, exitCodesHelp, failureOf, printFailure } from './exit.js'
+import { CommandError, exitCodes, exitCodesHelp, failureOf, printFailure } from './exit.js'
 import { importCommand } from './import/command.js'
 import { interruptCommand } from './interrupt.js'
 import { listCommand } from './list.js'
@@ -27,7 +28,7 @@ function program(): Command {
     .addHelpText(
       'after',
       `
-Every command takes --store DIR (else HOLDFAST_STORE, else ./sessions; stress makes its own), --json, and --help with examples.
+Every command takes --store DIR or an address, postgres://… (else HOLDFAST_STORE, else ./sessions; stress makes its own), --json, and --help with examples.
 ${exitCodesHelp}`,
     )
     .showHelpAfterError('See --help.')
@@ -53,7 +54,21 @@ ${exitCodesHelp}`,
   ]
   for (const command of commands) root.addCommand(command.copyInheritedSettings(root))
   root.addCommand(backupCommand(root))
+  root.hook('preAction', (_, action) => refuseDatabase(action))
   return root
+}
+
+/** A backup reads files. */
+function refuseDatabase(action: Command): void {
+  const { store } = action.opts<{ store?: string }>()
+  if (store === undefined || !isPostgresAddress(store)) return
+  for (let at: Command | null = action; at; at = at.parent)
+    if (at.name() === 'backup')
+      throw new CommandError(
+        exitCodes.usage,
+        'A store in PostgreSQL is not backed up by holdfast.',
+        'Use pg_dump, or a base backup of the server.',
+      )
 }
 
 /** From the nearest package.json above: the same from `dist` and from a build for tests. */

@@ -3,6 +3,7 @@ import fs from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Entry, Session, TurnStatus } from '../index.js'
+import { isPostgresAddress } from '../postgres.js'
 import { showArchive } from './archives.js'
 import { CommandError, exitCodes } from './exit.js'
 import { type CommonOptions, storeCommand, unknownKey, withStoreToRead } from './options.js'
@@ -54,6 +55,7 @@ async function show(key: string | undefined, options: Options): Promise<void> {
 }
 
 async function transcriptFacts(dir: string, entry: Entry, session: Session): Promise<TranscriptFacts | undefined> {
+  if (isPostgresAddress(dir)) return rowsFacts(entry, session)
   const path = join(resolve(dir), 'transcripts', `${entry.sessionId}.jsonl`)
   const stat = fs.statSync(path, { throwIfNoEntry: false })
   if (!stat) return undefined
@@ -66,6 +68,20 @@ async function transcriptFacts(dir: string, entry: Entry, session: Session): Pro
     lastSeq = seq
   }
   return { file: relative(resolve(dir), path), bytes: stat.size, modifiedAt: Math.round(stat.mtimeMs), records, firstSeq, lastSeq }
+}
+
+/** In a database: bytes are those of the records as JSON, and when they were written only their entry knows. */
+async function rowsFacts({ sessionId, updatedAt }: Entry, session: Session): Promise<TranscriptFacts | undefined> {
+  let [records, bytes] = [0, 0]
+  let firstSeq: number | undefined
+  let lastSeq: number | undefined
+  for await (const { seq, record } of session.read()) {
+    records++
+    bytes += Buffer.byteLength(JSON.stringify(record))
+    firstSeq ??= seq
+    lastSeq = seq
+  }
+  return records === 0 ? undefined : { file: `logs/${sessionId}`, bytes, modifiedAt: updatedAt, records, firstSeq, lastSeq }
 }
 
 async function printText(key: string, entry: Entry, transcript: TranscriptFacts | undefined, live: readonly TurnStatus[]): Promise<void> {

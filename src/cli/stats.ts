@@ -4,9 +4,10 @@ import fs from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Entry, FileReport, LockStatus, VerifyReport } from '../index.js'
+import { isPostgresAddress } from '../postgres.js'
 import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'
-import { type CommonOptions, storeCommand } from './options.js'
+import { type CommonOptions, placeText, storeCommand } from './options.js'
 import { bytesText, count, moment, printFacts, printJson } from './output.js'
 import { progressBar } from './progress.js'
 import { withReport } from './report.js'
@@ -65,7 +66,7 @@ async function readFacts(dir: string): Promise<Stats | undefined> {
       // A store that could not be opened cannot be listed; the sizes are still worth knowing, and `damage` says why the count is 0.
       if (store) for await (const [, entry] of store.entries()) entries.push(entry)
       const locks = (await store?.locks()) ?? []
-      return factsOf(report, entries, locks, { quarantine: weigh(join(dir, 'quarantine')), whole: weigh(dir) })
+      return factsOf(report, entries, locks, weightOf(dir, report))
     })
   } catch (error) {
     if (interrupt.signal.aborted) return undefined
@@ -74,6 +75,13 @@ async function readFacts(dir: string): Promise<Stats | undefined> {
     bar.stop()
     interrupt.release()
   }
+}
+
+/** In a database there is nothing beside the logs that only it could weigh. */
+function weightOf(place: string, { files }: VerifyReport): { quarantine: Weight; whole: Weight } {
+  if (!isPostgresAddress(place)) return { quarantine: weigh(join(place, 'quarantine')), whole: weigh(place) }
+  const bytes = files.reduce((total, file) => total + file.bytes, 0)
+  return { quarantine: { files: 0, bytes: 0 }, whole: { files: files.length, bytes } }
 }
 
 interface Weight {
@@ -164,7 +172,7 @@ function lines(facts: Stats, dir: string): [string, string][] {
   const wear = (of: LogFacts) => `${count(of.voidLines, 'void line')}, ${of.tornTailBytes} bytes of torn tail`
   const ratio = metadata.journalToSnapshot === null ? '' : `, ${metadata.journalToSnapshot} of the snapshot`
   return [
-    ['store', resolve(dir)],
+    ['store', placeText(dir)],
     ['sessions', String(sessions.count)],
     ['last change', moment(sessions.newestUpdatedAt ?? undefined)],
     ['oldest change', moment(sessions.oldestUpdatedAt ?? undefined)],

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Session, SessionStore, StoredRecord } from '../index.js'
+import { isPostgresAddress } from '../postgres.js'
 import { readClosed } from './closed.js'
 import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'
@@ -72,14 +73,21 @@ async function followRound(store: Store, session: Session, place: Place, options
   const come: StoredRecord[] = []
   for await (const record of session.read({ after: place.after, limit: roundMax })) come.push(record)
   const sessionId = (await store.get(session.key))?.sessionId
-  if (sessionId !== place.sessionId) return followOn(session.key, place, sessionId, options)
+  if (sessionId !== place.sessionId) return followOn(store, session.key, place, sessionId, options)
   for (const record of come) await printRecord(record, sessionId, options.json)
   return come.length === 0 ? place : { sessionId, after: come.at(-1)!.seq }
 }
 
 /** The key names another session now: the rest of the one it named, then the one that its seal names. */
-async function followOn(key: string, place: Place, current: string | undefined, options: TailOptions): Promise<Place | undefined> {
-  const rest = readClosed(options.store, place.sessionId, place.after)
+async function followOn(
+  store: Store,
+  key: string,
+  place: Place,
+  current: string | undefined,
+  options: TailOptions,
+): Promise<Place | undefined> {
+  const inDatabase = isPostgresAddress(options.store)
+  const rest = inDatabase ? readClosedRows(store, place, key) : readClosed(options.store, place.sessionId, place.after)
   let step = await rest.next()
   for (; !step.done; step = await rest.next()) await printRecord(step.value, place.sessionId, options.json)
   const next = step.value ?? current
@@ -89,6 +97,14 @@ async function followOn(key: string, place: Place, current: string | undefined, 
   }
   remark(`holdfast: "${plain(key)}" goes on in session ${next} (was ${place.sessionId}).`)
   return { sessionId: next, after: 0 }
+}
+
+/** As `readClosed`, of a store in a database. */
+async function* readClosedRows(store: Store, { sessionId, after }: Place, key: string): AsyncGenerator<StoredRecord, string | undefined> {
+  const closed = (await store.archives(key)).find((archive) => archive.sessionId === sessionId)
+  if (!closed) return undefined
+  yield* store.readArchive(closed.archive, { after })
+  return closed.next
 }
 
 function printRecord(stored: StoredRecord, sessionId: string, json: boolean | undefined): Promise<void> {

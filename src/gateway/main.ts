@@ -2,6 +2,7 @@
 /** `npm run gateway`: the gateway on an embedded store, from the command line. Says where it listens on stdout, and what it does as JSON lines on stderr. */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { type Durability, isStoreError, SessionStore, type WhenBusy } from '../index.js'
+import { isPostgresAddress, openPostgres, shownAddress } from '../postgres.js'
 import { createChatHandler } from './handler.js'
 import type { ChatModel } from './model.js'
 import { echoModel } from './models/echo.js'
@@ -42,7 +43,11 @@ const list = (text: string, before: readonly string[] = []) => [...before, ...te
 function program(): Command {
   return new Command('holdfast-gateway')
     .description('OpenAI-compatible chat with real session memory, on an embedded store.')
-    .addOption(new Option('--store <dir>', 'the store; made where there is none').env('HOLDFAST_STORE').default('./sessions'))
+    .addOption(
+      new Option('--store <dir>', 'the store: a directory, or postgres://…?schema=…; made where there is none')
+        .env('HOLDFAST_STORE')
+        .default('./sessions'),
+    )
     .addOption(new Option('--durability <how>', 'what an acknowledgement survives').choices(['power', 'process']).default('power'))
     .addOption(new Option('--port <n>', '0 for any').env('HOLDFAST_GATEWAY_PORT').argParser(wholeNumber(0, 65_535)).default(8787))
     .addOption(new Option('--host <address>', 'where to listen').env('HOLDFAST_GATEWAY_HOST').default('127.0.0.1'))
@@ -94,7 +99,11 @@ async function start(flags: Flags): Promise<void> {
       `Listening on ${flags.host} without a token lets everybody in. Set HOLDFAST_GATEWAY_TOKEN, or say --insecure.`,
     )
   const model = modelOf(flags)
-  const store = await SessionStore.open(flags.store, { durability: flags.durability, lanes: { main: flags.slots } })
+  const lanes = { main: flags.slots }
+  const inDatabase = isPostgresAddress(flags.store)
+  const store = inDatabase
+    ? await openPostgres(flags.store, { lanes })
+    : await SessionStore.open(flags.store, { durability: flags.durability, lanes })
   const handler = createChatHandler({
     store,
     model,
@@ -113,7 +122,9 @@ async function start(flags: Flags): Promise<void> {
     await store.close()
     throw error
   }
-  process.stdout.write(`holdfast-gateway: ${gateway.url}, store ${flags.store}, model ${flags.model}\n`)
+  process.stdout.write(
+    `holdfast-gateway: ${gateway.url}, store ${inDatabase ? shownAddress(flags.store) : flags.store}, model ${flags.model}\n`,
+  )
   await asked()
   say({ event: 'closing', drainMs: flags.drainMs })
   await gateway.close({ drainMs: flags.drainMs })

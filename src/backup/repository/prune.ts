@@ -102,8 +102,9 @@ async function makePlan(shelf: Shelf, { holdings, running, live }: Looked, repac
   }
   const repack = partly.filter(({ share }) => share < repackBelow)
   for (const of of ['contents', 'catalogue']) {
-    const small = partly.filter((it) => it.line.of === of && it.line.bytes < packBytes / 4 && !repack.includes(it))
-    if (small.length > smallPacksMax) repack.push(...small)
+    // Those that are written anew anyway count: else up to so many again would be left beside the new one.
+    const small = partly.filter((it) => it.line.of === of && it.line.bytes < packBytes / 4)
+    if (small.length > smallPacksMax) repack.push(...small.filter((it) => !repack.includes(it)))
   }
   const stranded = [...live.chunks].filter((name) => !good.find(name))
   const lost = stranded.filter((name) => !anywhere.find(name))

@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import { type Command, InvalidArgumentError } from 'commander'
 import { onCtrlC } from '../ctrl-c.js'
 import { CommandError, exitCodes, failureOf, printFailure } from '../exit.js'
-import { type CommonOptions, storeCommand, withStoreToWrite } from '../options.js'
+import { type CommonOptions, placeText, storeCommand, withStoreToWrite } from '../options.js'
 import { count, paint, plain, print, printJson, printTable, remark } from '../output.js'
 import { progressBar } from '../progress.js'
 import { findSources } from './find.js'
@@ -108,7 +108,7 @@ type Cut = 'failed' | 'interrupted' | undefined
 
 function reportOf(path: string, { store }: ImportCommandOptions, tally: Tally, cut: Cut): object {
   return {
-    store: resolve(store),
+    store: placeText(store),
     path: resolve(path),
     finished: cut === undefined,
     added: tally.sum('added'),
