@@ -1,11 +1,13 @@
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { generateIdentity, identityToRecipient } from 'age-encryption'
 import { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { backupCommand } from '../../src/cli/backup/command.js'
 import { SessionStore } from '../../src/index.js'
-import { holdfast, jsonLines, scratch, start } from './run.js'
+import { bin, holdfast, jsonLines, scratch, start } from './run.js'
 
 const place = scratch()
 const store = place.path('store')
@@ -49,9 +51,62 @@ describe('backup', () => {
     }
   })
 
-  test('init wants to be told about encryption, create wants a repository', async () => {
+  test('a command that is no backup loads nothing of backups, age or S3', async () => {
+    const code = `process.argv = ['node', 'holdfast', '--version']
+      const { register } = await import('node:module')
+      const hooks = "export const load = (url, context, next) => { if (/src.backup|node_modules.(age-|aws4)/.test(url)) process._rawDebug(url); return next(url, context) }"
+      register('data:text/javascript,' + encodeURIComponent(hooks))
+      await import(${JSON.stringify(pathToFileURL(bin).href)})`
+    const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', code], { encoding: 'utf8' })
+    expect(stderr).not.toMatch(/backup|age-|aws4/)
+    expect(stdout).toMatch(/^\d+\.\d+/)
+  })
+
+  test('create makes the repository where nothing is, says so, and leaves alone what is not its own', async () => {
+    const fresh = (name: string, ...args: string[]) => holdfast(['backup', 'create', '--store', store, '--to', place.path(name), ...args])
+    expect(await fresh('fresh')).toMatchObject({
+      code: 0,
+      stderr: expect.stringMatching(/^made repository [0-9a-f]{32} in .*, not encrypted\n$/),
+    })
+    expect(await fresh('fresh')).toMatchObject({ code: 0, stderr: '' })
+    fs.mkdirSync(place.path('others'))
+    fs.writeFileSync(place.path('others', 'photo.jpg'), '')
+    expect(await fresh('others')).toMatchObject({ code: 2, stderr: expect.stringContaining('NOT_FOUND') })
+    expect(fs.readdirSync(place.path('others'))).toEqual(['photo.jpg'])
+    const recipient = await identityToRecipient(await generateIdentity())
+    const key = place.path('fresh.key')
+    expect(await fresh('encrypted', '--recipient', recipient)).toMatchObject({ code: 2, stderr: expect.stringContaining('--key-file') })
+    expect(await fresh('encrypted', '--recipient', recipient, '--key-file', key)).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining(', encrypted; the key for adding is in'),
+    })
+    expect(await fresh('encrypted', '--key-file', key)).toMatchObject({ code: 0, stderr: '' })
+    // The key says that there is a repository: its disk is not mounted.
+    expect(await fresh('unmounted', '--key-file', key)).toMatchObject({ code: 2, stderr: expect.stringContaining('NOT_FOUND') })
+    expect(fs.existsSync(place.path('unmounted'))).toBe(false)
+    expect(await holdfast(['backup', 'create', '--store', place.path('no-store'), '--to', place.path('none')])).toMatchObject({ code: 2 })
+    expect(fs.existsSync(place.path('none'))).toBe(false)
+  })
+
+  test('watch makes a repository only with --init, and not a second one when the first has gone', async () => {
+    const options = ['backup', 'watch', '--every', '1s', '--store', store, '--to', place.path('watched')]
+    const without = start(options)
+    await expect.poll(() => without.stderr(), { timeout: 10_000 }).toContain('NOT_FOUND')
+    without.child.kill('SIGINT')
+    await without.ended
+    expect(fs.existsSync(place.path('watched'))).toBe(false)
+    const watching = start([...options, '--init'])
+    await watching.until(/ok\tsnapshot/)
+    fs.renameSync(place.path('watched'), place.path('away'))
+    fs.mkdirSync(place.path('watched'))
+    await expect.poll(() => watching.stderr(), { timeout: 10_000 }).toMatch(/NOT_FOUND|BACKEND_UNAVAILABLE/)
+    watching.child.kill('SIGINT')
+    await watching.ended
+    expect(fs.readdirSync(place.path('watched'))).toEqual([])
+  })
+
+  test('init wants to be told about encryption', async () => {
     expect(await backup('init')).toMatchObject({ code: 2, stderr: expect.stringContaining('--no-encryption') })
-    expect(await backup('create', '--store', store)).toMatchObject({ code: 2, stderr: expect.stringContaining('NOT_FOUND') })
     expect(await backup('init', '--no-encryption')).toMatchObject({
       code: 0,
       stdout: expect.stringMatching(/^ok\trepository [0-9a-f]+, not/),

@@ -61,6 +61,18 @@ export interface CreateRepositoryOptions extends OpenRepositoryOptions {
   readonly packBytes?: number | undefined
 }
 
+export interface OpenOrCreateOptions extends CreateRepositoryOptions {
+  /** Called before the first snapshot of a repository that has just been made: keep the key. */
+  readonly onCreated?: ((made: MadeRepository) => void | Promise<void>) | undefined
+}
+
+export interface MadeRepository {
+  readonly id: string
+  readonly isEncrypted: boolean
+  /** See `CreatedRepository`. */
+  readonly key: string | undefined
+}
+
 export interface CreatedRepository {
   readonly repository: Repository
   /** Of an encrypted one: the text for a key file (mode 0600) on the machines that back up. Not needed by who has the passphrase or an

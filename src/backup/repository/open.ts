@@ -1,11 +1,11 @@
-/** The two ways to a repository. */
+/** The ways to a repository. */
 import { randomBytes } from 'node:crypto'
-import { StoreError } from '../../errors.js'
+import { isStoreError, StoreError } from '../../errors.js'
 import { plainKeyring } from '../encryption/keyring.js'
 import { createKeys, openKeys } from '../encryption/repository-keys.js'
 import { openTarget } from '../targets/open-target.js'
 import type { Target } from '../targets/target.js'
-import type { CreatedRepository, CreateRepositoryOptions, OpenRepositoryOptions, TargetLocation } from './access.js'
+import type { CreatedRepository, CreateRepositoryOptions, OpenOrCreateOptions, OpenRepositoryOptions, TargetLocation } from './access.js'
 import { type Config, isConfig, putConfig, readConfig } from './config.js'
 import { ObjectRepository } from './object-repository.js'
 import type { Repository } from './repository.js'
@@ -39,6 +39,43 @@ export async function openRepository(where: TargetLocation, options: OpenReposit
   const { config, keys, damaged } = await openConfig(target, options)
   const vault = { repositoryId: config.repository, target, keyring: keys?.keyring ?? plainKeyring(), packBytes: config.packBytes }
   return new ObjectRepository(vault, damaged)
+}
+
+/** The repository that is there; where nothing is, neither of holdfast nor of anybody else, a new one, encrypted when keys are given.
+ *  @throws NOT_FOUND  no repository, and the place is not empty, or a key file says that one should be there; else as the other two. */
+export async function openOrCreateRepository(where: TargetLocation, options: OpenOrCreateOptions = {}): Promise<Repository> {
+  try {
+    return await openRepository(where, options)
+  } catch (error) {
+    // A key file belongs to a repository that was there: a disk that is not mounted looks the same as an empty one.
+    if (!isStoreError(error, 'NOT_FOUND') || options.encryption?.key !== undefined || !(await isEmpty(where, options.signal))) throw error
+  }
+  let made: CreatedRepository
+  try {
+    made = await createRepository(where, options)
+  } catch (error) {
+    // Somebody else was faster: theirs will do, if the keys open it.
+    const found = isStoreError(error, 'INVALID_OPTION') && (await openRepository(where, options).catch(() => undefined))
+    if (found) return found
+    throw error
+  }
+  const { repository, key } = made
+  try {
+    await options.onCreated?.({ id: repository.id, isEncrypted: key !== undefined, key })
+    return repository
+  } catch (error) {
+    await repository.close()
+    throw error
+  }
+}
+
+async function isEmpty(where: TargetLocation, signal: AbortSignal | undefined): Promise<boolean> {
+  const target = openTarget(where)
+  try {
+    return await target.isEmpty(signal)
+  } finally {
+    await target.close()
+  }
 }
 
 /** The text of a key file for another machine that is to back up; undefined without encryption. Needs a passphrase, an identity, or a

@@ -10,6 +10,8 @@ import { type Disk, nodeDisk, readFully } from '../../file/durable.js'
 import { formatVersion, placesIn, type StorePlaces } from '../../file/format.js'
 import { readIdentity } from '../../file/lock/identity.js'
 import { bootTag } from '../../file/log/chain.js'
+import type { EncryptionOptions, OpenOrCreateOptions, TargetLocation } from '../repository/access.js'
+import { openOrCreateRepository } from '../repository/open.js'
 import type { FileRow, Manifest, Repository, SnapshotInfo } from '../repository/repository.js'
 import { Capture } from './capture.js'
 import { type BackupFinding, findingText, marksSnapshot, worstFirst } from './findings.js'
@@ -19,7 +21,13 @@ import { captureTree } from './plain-capture.js'
 import { StoreCapture } from './store-capture.js'
 
 export interface BackupOptions {
-  readonly repository: Repository
+  /** Into which; it stays open. Else `to`. */
+  readonly repository?: Repository | undefined
+  /** Where the repository is; made there when nothing is there, encrypted when keys are given. */
+  readonly to?: TargetLocation | undefined
+  readonly encryption?: EncryptionOptions | undefined
+  /** Called when a repository had to be made at `to`, before the snapshot: keep the key. */
+  readonly onCreated?: OpenOrCreateOptions['onCreated']
   /** The store's directory. It need not be sound, nor at rest. */
   readonly store: string
   /** Other directories, as plain files. */
@@ -60,12 +68,26 @@ export interface BackupReport {
   readonly comparedWith: string | undefined
 }
 
-/** Takes a snapshot. When it returns, the snapshot is on the target, whole; when it throws, there is none.
+/** Takes a snapshot. Where `to` names a directory or prefix that is empty or not there, a repository is made. When it returns, the snapshot is on the target, whole; when it throws, there is none.
  *  @throws NOT_FOUND  no store there · STORE_FORMAT_UNSUPPORTED  of a newer version · BACKEND_UNAVAILABLE, IO_FAILED, DISK_FULL  of the
  *  target · LOCK_LOST  it took so long that a prune has given it up · the signal's reason. */
 export async function createBackup(options: BackupOptions): Promise<BackupReport> {
-  const { repository, signal, disk = nodeDisk, clock = systemClock } = options
+  const { repository: open, to, encryption, onCreated, signal } = options
   signal?.throwIfAborted()
+  if (open) return backUp(open, options)
+  if (to === undefined) throw new StoreError('INVALID_OPTION', 'A backup needs to know where to: `to`, or an open `repository`.')
+  // Before anything is made: a mistyped store is no reason for a repository.
+  readStoreId(options.disk ?? nodeDisk, placesIn(realStore(options.store)))
+  const repository = await openOrCreateRepository(to, { encryption, onCreated, signal })
+  try {
+    return await backUp(repository, options)
+  } finally {
+    await repository.close()
+  }
+}
+
+async function backUp(repository: Repository, options: BackupOptions): Promise<BackupReport> {
+  const { signal, disk = nodeDisk, clock = systemClock } = options
   const startedMs = clock.monotonicMs()
   const places = placesIn(realStore(options.store))
   const storeId = readStoreId(disk, places)

@@ -3,7 +3,10 @@
  *  A put
  *  1 writes a file of its own in `tmp/`, all of it, and syncs it   crash, full disk: a stray file, removed by a later `prune`
  *  2 links it to its name (`ifAbsent`), or renames it              crash: whole or not there; of several links one succeeds
- *  3 syncs the directory                                           until this returns, a power cut may take it back */
+ *  3 syncs the directory                                           until this returns, a power cut may take it back
+ *
+ *  A mount may go away while it is in use. Its place is then another directory, or none: it is recognised by its device and by the
+ *  description in it, and nothing is made there, nor taken for missing. */
 
 import { randomBytes } from 'node:crypto'
 import { dirname, join, resolve } from 'node:path'
@@ -14,12 +17,19 @@ import { type GetOptions, type ObjectFacts, objectBytesMax, type PutOptions, typ
 /** What a file system says that knows no hard links. */
 const noLinks = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EINVAL', 'EMLINK'])
 
+/** What stands in a directory that nobody has put anything into: a new file system has the one, a `createRepository` cut short leaves the other. */
+const noContents = new Set(['lost+found', 'tmp'])
+
 export class DirectoryTarget implements Target {
   readonly place: string
   readonly concurrentMax = 4
   readonly #disk: Disk
   readonly #ensured = new Set<string>()
   #hasLinks: boolean | undefined
+  /** The device of the place, once it has been seen. Not its inode: some file systems make up another one each time. */
+  #device: number | undefined
+  /** Names at its top that have been seen: the description and its copy. */
+  readonly #described = new Set<string>()
 
   constructor(directory: string, disk: Disk = nodeDisk) {
     this.place = resolve(directory)
@@ -33,9 +43,11 @@ export class DirectoryTarget implements Target {
       try {
         fd = disk.open(this.#path(name), 'read')
       } catch (error) {
-        if (errnoOf(error) === 'ENOENT') return undefined
-        throw error
+        if (errnoOf(error) !== 'ENOENT') throw error
+        this.#assertThere()
+        return undefined
       }
+      this.#note(name)
       try {
         const { size, kind } = disk.fstat(fd)
         const length = range ? Math.max(0, Math.min(range.length, size - range.from)) : size
@@ -63,6 +75,7 @@ export class DirectoryTarget implements Target {
         this.#forget(part)
       }
       await this.#disk.syncDirectory(dirname(path))
+      this.#note(name)
       return true
     })
   }
@@ -77,6 +90,13 @@ export class DirectoryTarget implements Target {
 
   async delete(name: string): Promise<void> {
     await this.#attempt(`removing ${name}`, 'unknown', async () => this.#forget(this.#path(name)))
+  }
+
+  async isEmpty(): Promise<boolean> {
+    return this.#attempt('looking around', 'none', async () => {
+      if (!this.#disk.stat(this.place)) return true
+      return this.#disk.readdir(this.place).every((name) => noContents.has(name))
+    })
   }
 
   async nowMs(): Promise<number> {
@@ -136,6 +156,7 @@ export class DirectoryTarget implements Target {
 
   /** The directory is there and will be after a power cut: a file in a directory whose own name is lost is lost with it. */
   async #ensure(directory: string): Promise<void> {
+    this.#assertThere()
     if (this.#ensured.has(directory)) return
     let top = this.place
     while (!this.#disk.stat(top) && top !== dirname(top)) top = dirname(top)
@@ -174,8 +195,9 @@ export class DirectoryTarget implements Target {
     try {
       names = this.#disk.readdir(this.#path(folder))
     } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return
-      throw error
+      if (errnoOf(error) !== 'ENOENT') throw error
+      this.#assertThere()
+      return
     }
     for (const name of names) {
       const inside = `${folder}/${name}`
@@ -185,11 +207,30 @@ export class DirectoryTarget implements Target {
     }
   }
 
+  /** From now on the place is known, and has to stay what it is. */
+  #note(name: string): void {
+    this.#device ??= this.#disk.stat(this.place)?.dev
+    if (!name.includes('/')) this.#described.add(name)
+  }
+
+  /** @throws BACKEND_UNAVAILABLE  it was there, and is not any more. */
+  #assertThere(effect: 'none' | 'unknown' = 'none'): void {
+    if (this.#device === undefined) return
+    const isDescribed = this.#described.size === 0 || [...this.#described].some((name) => this.#disk.stat(this.#path(name)))
+    if (isDescribed && this.#disk.stat(this.place)?.dev === this.#device) return
+    throw new StoreError('BACKEND_UNAVAILABLE', `The repository in ${this.place} has gone away while it was in use.`, {
+      effect,
+      details: { place: this.place },
+      hint: 'Look whether the disk is still mounted, then try again: nothing has been made in its place.',
+    })
+  }
+
   async #attempt<T>(doing: string, effect: 'none' | 'unknown', work: () => Promise<T>): Promise<T> {
     try {
       return await work()
     } catch (error) {
       this.#ensured.clear() // One of them may have been removed.
+      this.#assertThere(effect)
       throw ioError(error, `${doing} in ${this.place}`, effect)
     }
   }

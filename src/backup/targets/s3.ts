@@ -59,6 +59,10 @@ export class S3Target implements Target {
     if (answer.status >= 300 && !(answer.status === 404 && answer.code !== 'NoSuchBucket')) throw this.#refused(answer, doing)
   }
 
+  async isEmpty(signal?: AbortSignal): Promise<boolean> {
+    return (await this.#page('', undefined, signal)).objects.every(({ name }) => name.startsWith(`${this.#settings.prefix}tmp/`))
+  }
+
   async nowMs(signal?: AbortSignal): Promise<number> {
     const { date } = await this.#listed('running/', undefined, 1, signal)
     const nowMs = Date.parse(date ?? '')

@@ -35,6 +35,8 @@ export interface Target {
   list(prefix: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<ObjectFacts[]>
   /** Fine when it is not there. */
   delete(name: string, options?: { readonly signal?: AbortSignal | undefined }): Promise<void>
+  /** Nothing stands there that somebody else may have put there: an empty directory, or none at all. */
+  isEmpty(signal?: AbortSignal): Promise<boolean>
   /** Now, by the clock that `modifiedMs` comes from. */
   nowMs(signal?: AbortSignal): Promise<number>
   /** Whether `ifAbsent` lets exactly one through. Where it cannot, it looks first and then puts. */

@@ -6,7 +6,7 @@ import type { Repository } from '../repository/repository.js'
 import { type BackupOptions, type BackupReport, createBackup } from '../snapshot/backup.js'
 import { readStatus, type WatchStatus, writeStatus } from './status.js'
 
-export interface WatchOptions extends Omit<BackupOptions, 'repository' | 'accept'> {
+export interface WatchOptions extends Omit<BackupOptions, 'repository' | 'to' | 'encryption' | 'onCreated' | 'accept'> {
   /** Opens the repository for each backup anew: it may have been away. */
   readonly open: (signal: AbortSignal | undefined) => Promise<Repository>
   /** What the target is called in the status. */

@@ -1,12 +1,12 @@
 /** `holdfast backup check`: whether every snapshot could be restored. */
 import type { Command } from 'commander'
-import { type CheckReport, type ContentCheck, checkContents, type Manifest, type Repository } from '../../backup/index.js'
+import type { CheckReport, ContentCheck, Manifest, Repository } from '../../backup/index.js'
 import { onCtrlC } from '../ctrl-c.js'
 import { exitCodes } from '../exit.js'
 import { bytesText, count, moment, paint, plain, print, printJson } from '../output.js'
 import { progressBar } from '../progress.js'
 import { snapshotId } from './list.js'
-import { type TargetOptions, targetCommand, withRepository } from './target.js'
+import { backups, type TargetOptions, targetCommand, withRepository } from './target.js'
 
 interface CheckOptions extends TargetOptions {
   readonly deep?: boolean
@@ -24,6 +24,7 @@ export function checkCommand(): Command {
 }
 
 async function check(names: readonly string[], options: CheckOptions): Promise<void> {
+  const { checkContents } = await backups()
   const interrupt = onCtrlC()
   const bar = progressBar('check')
   try {

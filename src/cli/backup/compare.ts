@@ -1,13 +1,13 @@
 /** `holdfast backup compare`: what has become of everything that a snapshot has. */
 import { statSync } from 'node:fs'
 import { type Command, Option } from 'commander'
-import { type CompareReport, compareBackups, type SessionChange } from '../../backup/index.js'
+import type { CompareReport, SessionChange } from '../../backup/index.js'
 import { onCtrlC } from '../ctrl-c.js'
 import { exitCodes } from '../exit.js'
 import { count, paint, plain, print, printJson } from '../output.js'
 import { printFindings } from './findings.js'
 import { snapshotId } from './list.js'
-import { type TargetOptions, targetCommand, withRepository } from './target.js'
+import { backups, type TargetOptions, targetCommand, withRepository } from './target.js'
 
 interface CompareOptions extends TargetOptions {
   readonly store: string
@@ -32,6 +32,7 @@ In order: added, extended, closed (archived by a rotation or a deletion), remade
 }
 
 async function compare(snapshot: string, now: string | undefined, options: CompareOptions): Promise<void> {
+  const { compareBackups } = await backups()
   const interrupt = onCtrlC()
   try {
     const report = await withRepository(options, interrupt.signal, async (repository) => {

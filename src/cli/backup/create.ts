@@ -1,14 +1,15 @@
 /** `holdfast backup init` and `create`. */
 import { type Command, Option } from 'commander'
-import { type BackupReport, createBackup, createRepository } from '../../backup/index.js'
+import type { BackupReport } from '../../backup/index.js'
 import { writeWholeFile } from '../../file/durable.js'
 import { onCtrlC } from '../ctrl-c.js'
 import { CommandError, exitCodes } from '../exit.js'
 import { wholeNumber } from '../options.js'
 import { bytesText, count, durationText, paint, plain, print, printJson, remark } from '../output.js'
 import { progressBar } from '../progress.js'
+import { creation } from './creation.js'
 import { printFindings } from './findings.js'
-import { collect, directoriesOf, encryptionOf, locationOf, stepBack, type TargetOptions, targetCommand, withRepository } from './target.js'
+import { backups, collect, directoriesOf, encryptionOf, locationOf, stepBack, type TargetOptions, targetCommand } from './target.js'
 
 interface InitOptions extends TargetOptions {
   readonly recipient?: readonly string[]
@@ -42,6 +43,7 @@ async function init(options: InitOptions): Promise<void> {
       'Nothing says how the repository is to be encrypted.',
       'Name --recipient KEY or --passphrase-file FILE; or say --no-encryption.',
     )
+  const { createRepository } = await backups()
   const { repository, key } = await createRepository(locationOf(options.to), encrypted ? { encryption: keys } : {})
   await repository.close()
   if (key !== undefined && keyFile !== undefined) await writeWholeFile(keyFile, Buffer.from(key))
@@ -52,6 +54,7 @@ async function init(options: InitOptions): Promise<void> {
 }
 
 export interface CreateOptions extends TargetOptions {
+  readonly recipient?: readonly string[]
   readonly store: string
   readonly include?: readonly string[]
   readonly full?: boolean
@@ -67,6 +70,7 @@ export function sourceOptions(command: Command): Command {
     .option('--include <dir>', 'another directory, as plain files; may be repeated', collect)
     .option('--full', 'read every byte, also of files that look unchanged')
     .option('--reread-in <n>', 'in how many snapshots every byte is read at least once', wholeNumber(1, 1_000), 30)
+    .option('--recipient <key>', 'an age public key (age1…) that may read, for a repository that is to be made; may be repeated', collect)
     .option('--host <name>', 'what this machine is called in the repository; default its host name')
 }
 
@@ -78,24 +82,28 @@ export function createCommand(): Command {
       'holdfast backup create --to /mnt/backup/agent --json | jq .findings',
     ]),
   )
+    .addHelpText(
+      'after',
+      '\nWhere TARGET is empty or not there yet, the repository is made: encrypted with --recipient or a passphrase, else not.',
+    )
     .option('--accept', 'what differs from the last good snapshot is as it should be: measure the next ones by this one')
     .action(create)
 }
 
 async function create(options: CreateOptions): Promise<void> {
   stepBack()
+  const { createBackup } = await backups()
   const interrupt = onCtrlC()
   const bar = progressBar('backup')
   try {
-    const report = await withRepository(options, interrupt.signal, (repository) =>
-      createBackup({
-        ...backupOptions(options),
-        repository,
-        accept: options.accept,
-        signal: interrupt.signal,
-        onProgress: (done, total) => bar.at(done, total),
-      }),
-    )
+    const report = await createBackup({
+      ...backupOptions(options),
+      ...creation(options),
+      to: locationOf(options.to),
+      accept: options.accept,
+      signal: interrupt.signal,
+      onProgress: (done, total) => bar.at(done, total),
+    })
     bar.stop()
     process.exitCode = report.ok ? exitCodes.ok : exitCodes.found
     await (options.json ? printJson(report) : printReport(report))

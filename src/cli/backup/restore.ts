@@ -1,13 +1,13 @@
 /** `holdfast backup restore`: a snapshot into a new directory, and what to do next. */
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { type RestoreReport, restoreBackup } from '../../backup/index.js'
+import type { RestoreReport } from '../../backup/index.js'
 import { onCtrlC } from '../ctrl-c.js'
 import { exitCodes } from '../exit.js'
 import { bytesText, count, moment, paint, plain, print, printJson } from '../output.js'
 import { progressBar } from '../progress.js'
 import { snapshotId } from './list.js'
-import { type TargetOptions, targetCommand, withRepository } from './target.js'
+import { backups, type TargetOptions, targetCommand, withRepository } from './target.js'
 
 interface RestoreOptions extends TargetOptions {
   readonly into: string
@@ -30,6 +30,7 @@ export function restoreCommand(): Command {
 
 async function restore(snapshot: string, options: RestoreOptions): Promise<void> {
   const { into, session, included, json } = options
+  const { restoreBackup } = await backups()
   const interrupt = onCtrlC()
   const bar = progressBar('restore')
   try {

@@ -3,8 +3,11 @@ import fs from 'node:fs'
 import os from 'node:os'
 import { resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { type EncryptionOptions, openRepository, type Repository, type TargetLocation } from '../../backup/index.js'
+import type { EncryptionOptions, Repository, TargetLocation } from '../../backup/index.js'
 import { CommandError, exitCodes } from '../exit.js'
+
+/** Loaded by what a command does, not by its description: every start of `holdfast` reads that, and age and S3 take their time. */
+export const backups = () => import('../../backup/index.js')
 
 export interface TargetOptions {
   readonly to: string
@@ -99,6 +102,7 @@ export async function withRepository<R>(
   signal: AbortSignal | undefined,
   work: (repository: Repository) => Promise<R>,
 ): Promise<R> {
+  const { openRepository } = await backups()
   const repository = await openRepository(locationOf(options.to), { encryption: encryptionOf(options), signal })
   try {
     return await work(repository)

@@ -1,26 +1,19 @@
 /** `holdfast backup watch` and `status`. */
 import { type Command, Option } from 'commander'
-import {
-  type BackupReport,
-  judgeSnapshots,
-  judgeStatus,
-  openRepository,
-  readStatus,
-  type StatusVerdict,
-  type WatchStatus,
-  watchBackups,
-} from '../../backup/index.js'
+import type { BackupReport, StatusVerdict, WatchStatus } from '../../backup/index.js'
 import { isStoreError } from '../../errors.js'
 import { onCtrlC } from '../ctrl-c.js'
 import { CommandError, exitCodes } from '../exit.js'
 import { durationText, moment, paint, plain, print, printJson, remark } from '../output.js'
 import { backupOptions, type CreateOptions, printReport, sourceOptions } from './create.js'
+import { creation } from './creation.js'
 import { type PolicyOptions, policyOf, policyOptions } from './forget.js'
-import { duration, encryptionOf, locationOf, stepBack, type TargetOptions, targetCommand, withRepository } from './target.js'
+import { backups, duration, encryptionOf, locationOf, stepBack, type TargetOptions, targetCommand, withRepository } from './target.js'
 
 interface WatchOptions extends CreateOptions, PolicyOptions {
   readonly every: number
   readonly status?: string
+  readonly init?: boolean
 }
 
 export function watchCommand(): Command {
@@ -34,6 +27,7 @@ export function watchCommand(): Command {
   )
     .addOption(new Option('--every <time>', 'how often, such as 15m, 1h or 1d').argParser(duration).default(3_600_000, '1h'))
     .option('--status <file>', 'where to keep the status that `holdfast backup status` reads')
+    .option('--init', 'make the repository where nothing is; without it, a disk that is not mounted is an error')
     .addHelpText(
       'after',
       `
@@ -45,15 +39,22 @@ option, old snapshots are forgotten and pruned after each backup. The first Ctrl
 
 async function watch(options: WatchOptions): Promise<void> {
   stepBack()
+  const { openOrCreateRepository, openRepository, watchBackups } = await backups()
   const interrupt = onCtrlC()
   const location = locationOf(options.to)
-  const encryption = encryptionOf(options)
+  const { encryption, onCreated } = options.init ? creation(options) : { encryption: encryptionOf(options), onCreated: undefined }
+  // Once: later on, a place that is empty is one that has lost its disk.
+  let mayCreate = options.init === true
   const policy = policyOf(options)
   const keeps = Object.values(policy).some((n) => n !== undefined)
   try {
     await watchBackups({
       ...backupOptions(options),
-      open: (signal) => openRepository(location, { encryption, signal }),
+      open: async (signal) => {
+        const repository = await (mayCreate ? openOrCreateRepository : openRepository)(location, { encryption, onCreated, signal })
+        mayCreate = false
+        return repository
+      },
       target: options.to,
       everyMs: options.every,
       status: options.status,
@@ -98,7 +99,7 @@ export function statusCommand(): Command {
 }
 
 async function status(options: StatusOptions): Promise<void> {
-  const { seen, verdict } = options.status === undefined ? await askTarget(options) : readFile(options.status, options.every)
+  const { seen, verdict } = options.status === undefined ? await askTarget(options) : await readFile(options.status, options.every)
   process.exitCode = verdict.ok ? exitCodes.ok : exitCodes.found
   if (options.json) return printJson({ ...verdict, status: seen ?? null })
   for (const reason of verdict.reasons) await print(`${paint('red', verdict.damaged ? 'damage' : 'overdue')}\t${plain(reason)}`)
@@ -113,7 +114,8 @@ interface Seen {
   readonly verdict: StatusVerdict
 }
 
-function readFile(file: string, every: number | undefined): Seen {
+async function readFile(file: string, every: number | undefined): Promise<Seen> {
+  const { judgeStatus, readStatus } = await backups()
   const seen = readStatus(file)
   return { seen, verdict: judgeStatus({ last: seen.last, lastGoodAt: seen.lastGood?.at }, every ?? seen.everyMs, Date.now()) }
 }
@@ -121,6 +123,7 @@ function readFile(file: string, every: number | undefined): Seen {
 async function askTarget(options: StatusOptions): Promise<Seen> {
   const { to, every = 3_600_000, storeId } = options
   if (to === undefined) throw new CommandError(exitCodes.usage, 'Neither --status nor --to says where to look.', 'Name one of them.')
+  const { judgeSnapshots } = await backups()
   const snapshots = await withRepository({ ...options, to }, undefined, (repository) => repository.snapshots())
   const wanted = storeId ?? snapshots[0]?.storeId
   return {

@@ -47,6 +47,10 @@ export class MemoryTarget implements Target {
     this.shared.objects.delete(name)
   }
 
+  async isEmpty(): Promise<boolean> {
+    return this.shared.objects.size === 0
+  }
+
   async nowMs(): Promise<number> {
     return this.shared.nowMs
   }
