@@ -62,6 +62,8 @@ export interface ArchiveInfo {
   readonly reason: 'rotated' | 'deleted' | 'compacted' | 'unknown'
   /** What the caller gave as the reason. */
   readonly why: string | undefined
+  /** deleted: the caller's part of the entry, as it was when the session was deleted; undefined for nothing, and for more than 64 KiB. */
+  readonly entry: Readonly<Record<string, unknown>> | undefined
   /** Epoch ms. */
   readonly at: number | undefined
   readonly firstSeq: number | undefined
@@ -78,7 +80,7 @@ export interface ArchiveInfo {
 export interface RestoreOptions extends WaitOptions {
   /** The session that it becomes. No session may have that key. */
   key: string
-  /** The caller's part of the new entry. Default none. */
+  /** The caller's part of the new entry. Default: what it was when the session was deleted (`entry` of `archives()`), else none. */
   entry?: object | undefined
   /** Bytes copied, and bytes to copy. */
   onProgress?: ((done: number, total: number) => void) | undefined

@@ -94,13 +94,16 @@ export interface SummaryReceipt {
 }
 
 /** Care of what is stored: each backend knows its own damage. */
+export type EntryFrom = (kept: Readonly<Record<string, unknown>> | undefined) => object
+
 export interface MaintenancePort {
   /** Writes a key's transcript anew without what can go; keeps the whole of the old one. */
   compactBytes(key: string, options: CompactBytesOptions): Promise<CompactBytesReceipt>
   /** Transcripts that are not in use any more, newest first; of one key, or all. */
   archives(key: string | undefined): Promise<ArchiveInfo[]>
   readArchive(archive: string, options: ReadOptions): AsyncIterable<StoredRecord>
-  restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt>
+  /** @param entryFrom  makes the new entry of what the archive has of the old one; may refuse it */
+  restoreArchive(archive: string, options: RestoreOptions, entryFrom: EntryFrom): Promise<RestoreReceipt>
   verify(options: VerifyOptions): Promise<VerifyReport>
   planRepair(options: VerifyOptions): Promise<RepairPlan>
   repair(plan: RepairPlan, options: VerifyOptions): Promise<RepairReport>

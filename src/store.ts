@@ -236,8 +236,9 @@ export class SessionStore<T extends object = Fields> {
    *          INVALID_ENTRY. Effect none · IO_FAILED  see effect. */
   async restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt> {
     const checked = checkRestore(options)
-    const entry = this.#schema ? this.#validate(checked.key, checked.entry ?? {}) : checked.entry
-    return this.#run(() => this.#maintenance.restoreArchive(String(archive), { ...checked, entry }))
+    const made = (fields: object) => (this.#schema ? this.#validate(checked.key, fields) : fields)
+    const entry = checked.entry && made(checked.entry)
+    return this.#run(() => this.#maintenance.restoreArchive(String(archive), checked, (kept) => entry ?? made(kept ?? {})))
   }
 
   /** Folds the journal into sessions.json. */

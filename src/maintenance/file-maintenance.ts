@@ -1,7 +1,7 @@
 /** Care of a store of files. */
 
 import type { ArchiveInfo, CompactBytesOptions, CompactBytesReceipt, RestoreOptions, RestoreReceipt } from '../archives.js'
-import type { CheckedMaintenance, MaintenancePort, Running } from '../backend.js'
+import type { CheckedMaintenance, EntryFrom, MaintenancePort, Running } from '../backend.js'
 import { errnoOf, ioError, isStoreError, type StoreError } from '../errors.js'
 import type { Inside } from '../file/backend.js'
 import { checkFormat } from '../file/format.js'
@@ -46,8 +46,8 @@ export class FileMaintenance implements MaintenancePort {
     return readArchive(this.#inside, archive, options)
   }
 
-  restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt> {
-    return restoreArchive(this.#inside, archive, options).catch((error: unknown) => {
+  restoreArchive(archive: string, options: RestoreOptions, entryFrom: EntryFrom): Promise<RestoreReceipt> {
+    return restoreArchive(this.#inside, archive, options, entryFrom).catch((error: unknown) => {
       throw errnoOf(error) === undefined ? error : ioError(error, 'restoring an archive', 'unknown')
     })
   }

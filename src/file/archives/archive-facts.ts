@@ -18,6 +18,7 @@ const noteSchema = z.object({
   next: z.string().optional(),
   reason: z.enum(['rotated', 'deleted', 'compacted', 'unknown']),
   why: z.string().optional(),
+  entry: z.custom<Readonly<Record<string, unknown>>>((value) => typeof value === 'object' && value !== null).optional(),
   at: z.number(),
   firstSeq: z.number(),
   lastSeq: z.number(),
@@ -79,14 +80,15 @@ function factsOfChain(header: Header | undefined, end: Chain, headerSeq: number,
   }
 }
 
-function sealFacts(seal: Seal | undefined, createdAt: number): Pick<Facts, 'next' | 'reason' | 'why' | 'at'> {
+function sealFacts(seal: Seal | undefined, createdAt: number): Pick<Facts, 'next' | 'reason' | 'why' | 'entry' | 'at'> {
   if (!seal) return { reason: 'unknown', at: createdAt }
-  const { reason, next, why, at } = seal
+  const { reason, next, why, entry, at } = seal
   return {
     reason: reason as Facts['reason'],
     at,
     ...(reason === 'rotated' && next !== undefined && { next }),
     ...(why !== undefined && { why }),
+    ...(entry && { entry }),
   }
 }
 
@@ -121,6 +123,7 @@ export function infoOf(
     next: facts?.next,
     reason: facts?.reason ?? 'unknown',
     why: facts?.why,
+    entry: facts?.entry,
     at: facts?.at,
     firstSeq: facts?.firstSeq,
     lastSeq: facts?.lastSeq,

@@ -155,6 +155,8 @@ export interface Seal {
   readonly key?: string
   /** Why the caller asked for it. */
   readonly why?: string
+  /** deleted: what the user had put into the entry; absent when there was nothing, when it was too large, or when nobody knew any more. */
+  readonly entry?: Readonly<Record<string, unknown>>
   readonly at: number
 }
 

@@ -12,6 +12,8 @@ export interface Change {
   readonly json: string
   /** The session that the key named before and no longer names. */
   readonly dropped: string | undefined
+  /** The entry under which it did. */
+  readonly last?: Entry | undefined
 }
 
 type Fields = Record<string, unknown>
@@ -113,7 +115,10 @@ export class MutatorView implements SessionsView<Fields> {
     const cell = this.#overlay.get(key)
     if (!cell) return false
     const { changes } = this.#overlay
-    changes.set(key, { key, cell: undefined, json: '', dropped: changes.get(key)?.dropped ?? entryOf(cell).sessionId })
+    const before = changes.get(key)
+    const last = entryOf(cell)
+    const was = before?.dropped === undefined ? { dropped: last.sessionId, last } : { dropped: before.dropped, last: before.last }
+    changes.set(key, { key, cell: undefined, json: '', ...was })
     return true
   }
 
@@ -149,7 +154,8 @@ export class MutatorView implements SessionsView<Fields> {
   }
 }
 
-function assertNoMark(key: string, fields: Fields): void {
+/** @throws INVALID_ENTRY  it would be taken for a mark. */
+export function assertNoMark(key: string, fields: Fields): void {
   if (typeof fields !== 'object' || fields === null || !Object.hasOwn(fields, '$')) return
   throw new StoreError('INVALID_ENTRY', `the entry of ${JSON.stringify(key)} has a field $, which is the store's own.`, {
     details: { key },
@@ -193,7 +199,7 @@ export function changed(
   const json = withMark(plain, mark)
   // A copy of what JSON makes of it: neither the caller's later edits nor what JSON cannot hold may differ from what is on disk.
   const stored = (isItsOwnJson(entry, before) ? Object.freeze(entry) : deepFreeze(JSON.parse(plain))) as Entry
-  return { key, cell: cellOf(stored, json), json, dropped: pending?.dropped }
+  return { key, cell: cellOf(stored, json), json, dropped: pending?.dropped, last: pending?.last }
 }
 
 /** Whether the entry equals what reading its JSON back would give: only plain values, or parts of the frozen entry before. */

@@ -21,6 +21,7 @@ import { encodeLine, type Header, type Seal, systemBody } from '../log/record.js
 import { encodeOp } from '../metadata/journal.js'
 import type { Metadata } from '../metadata/metadata.js'
 import { replaceFile } from '../stage.js'
+import { deletedSeal } from './open.js'
 import { isMoved, type Transcript } from './transcript.js'
 
 /** What was decided, and on what. */
@@ -88,7 +89,7 @@ async function retireHeld<W extends string>(
     const refusal = refusalNow(tools, transcript, log, retirement)
     if (refusal) return refusal
     const { key, sessionId, why } = retirement
-    const seal: Seal = { reason: 'deleted', key, why, at: host.clock.wallMs() }
+    const seal = deletedSeal(key, metadata.lastKnown(key), host.clock.wallMs(), why)
     if (!(await closed(tools, transcript, committer, log, seal, held))) return 'changed'
     metadata.committer.appendHeld(metadata.refresh(), [encodeOp({ key, cell: undefined, json: '', dropped: sessionId })])
     return 'archived'

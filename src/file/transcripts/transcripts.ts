@@ -21,7 +21,7 @@ import { Compaction } from './compaction.js'
 import { Detours } from './detours.js'
 import { MarkCheck } from './mark-check.js'
 import { Marks } from './marks.js'
-import { type Open, sealJob, type TranscriptsPlaces } from './open.js'
+import { deletedSeal, type Open, sealJob, type TranscriptsPlaces } from './open.js'
 import { decided } from './receipts.js'
 import { type Retired, type Retirement, retireSession } from './retiring.js'
 import { archiveLog, nextLog, putLog, rewriteLog } from './rewrite.js'
@@ -220,7 +220,7 @@ export class Transcripts {
 
   /** Removes the key; its transcript goes to the archive. */
   async delete(key: string, wait: WaitOptions): Promise<boolean> {
-    const closed = await this.#close(key, wait, () => ({ reason: 'deleted', key, at: this.#host.clock.wallMs() }))
+    const closed = await this.#close(key, wait, () => deletedSeal(key, this.#metadata.lastKnown(key), this.#host.clock.wallMs()))
     return closed !== undefined
   }
 
@@ -263,14 +263,14 @@ export class Transcripts {
   }
 
   /** Archives what a mutator has deleted. The entry is gone already; nobody looks for the session any more. */
-  async archiveDropped(changes: readonly Pick<Change, 'key' | 'dropped'>[], wait: WaitOptions): Promise<void> {
-    for (const { key, dropped } of changes) {
+  async archiveDropped(changes: readonly Pick<Change, 'key' | 'dropped' | 'last'>[], wait: WaitOptions): Promise<void> {
+    for (const { key, dropped, last } of changes) {
       // Not at once when it is sealed already for another reason: that is brought to its end first.
       for (let moves = 0; dropped && moves < movesMax && this.#host.disk.stat(this.pathOf(dropped)); moves++) {
         const open = this.#of(dropped, key)
         open.transcript.closing = true
         try {
-          await this.#seal(dropped, key, { reason: 'deleted', key, at: this.#host.clock.wallMs() }, wait)
+          await this.#seal(dropped, key, deletedSeal(key, last, this.#host.clock.wallMs()), wait)
         } catch (error) {
           if (!isStoreError(error, 'LOG_CORRUPT')) throw error
           // The key is gone. What is damaged is kept as it is, where deleted transcripts are kept.

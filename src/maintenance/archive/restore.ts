@@ -6,6 +6,7 @@
  *  No turn goes on in it: what was active is interrupted, what waited is withdrawn. Who waited then has been answered by the session that came
  *  next, or by nobody. */
 import type { RestoreOptions, RestoreReceipt } from '../../archives.js'
+import type { EntryFrom } from '../../backend.js'
 import { errnoOf, StoreError } from '../../errors.js'
 import { type ArchiveFile, archiveBytes, feedAll } from '../../file/archives/archive-bytes.js'
 import type { Inside } from '../../file/backend.js'
@@ -14,15 +15,29 @@ import type { Held } from '../../file/lock/baton.js'
 import { Chain } from '../../file/log/chain.js'
 import { logCorrupt } from '../../file/log/log-file.js'
 import { Rechain } from '../../file/log/rechain.js'
-import { type Header, headerPrefix, isSystemOnly, type LineMark, sealPrefix, startsWith, systemBody } from '../../file/log/record.js'
-import { changed } from '../../file/metadata/view.js'
+import {
+  type Header,
+  headerPrefix,
+  isSystemOnly,
+  type LineMark,
+  type Seal,
+  sealPrefix,
+  startsWith,
+  systemBody,
+} from '../../file/log/record.js'
+import { assertNoMark, changed } from '../../file/metadata/view.js'
 import { preparedName, removePrepared } from '../../file/transcripts/compaction.js'
 import { TurnLog } from '../../file/transcripts/turn-log.js'
 import { locate } from './place.js'
 
 const triesMax = 5
 
-export async function restoreArchive(inside: Inside, archive: string, options: RestoreOptions): Promise<RestoreReceipt> {
+export async function restoreArchive(
+  inside: Inside,
+  archive: string,
+  options: RestoreOptions,
+  entryFrom: EntryFrom,
+): Promise<RestoreReceipt> {
   inside.vital.assertWritable()
   const { key } = options
   if (await inside.metadata.get(key)) throw taken(key)
@@ -30,13 +45,15 @@ export async function restoreArchive(inside: Inside, archive: string, options: R
   for (let tries = 0; tries < triesMax; tries++) {
     const file = await locate(inside, archive)
     const records = await withPrepared(inside, sessionId, async (path, fd) => {
-      const copied = await copyOf(inside, file, fd, sessionId, options)
+      const { records, seal } = await copyOf(inside, file, fd, sessionId, options)
+      const entry = entryFrom(seal?.entry) as Record<string, unknown>
+      assertNoMark(key, entry)
       await inside.host.disk.sync(fd)
       const work = () =>
         inside.transcripts.pinned(sessionId, key, ({ committer }) =>
-          committer.exclusively('restore', options, (held) => put(inside, held, path, sessionId, options)),
+          committer.exclusively('restore', options, (held) => put(inside, held, path, sessionId, key, entry)),
         )
-      return (await work()) ? copied : undefined
+      return (await work()) ? records : undefined
     })
     if (records !== undefined) return { key, sessionId, archive, records }
   }
@@ -59,14 +76,14 @@ async function withPrepared<R>({ host, places }: Inside, sessionId: string, work
   }
 }
 
-/** Step 1. How many records it holds that are not the store's own. */
+/** Step 1. How many records it holds that are not the store's own, and what closed it. */
 async function copyOf(
   inside: Inside,
   file: ArchiveFile,
   into: number,
   sessionId: string,
   { key, signal, onProgress }: RestoreOptions,
-): Promise<number> {
+): Promise<{ readonly records: number; readonly seal: Seal | undefined }> {
   const { host, tag } = inside
   const copy = new RestoredLog(sessionId, key, tag + host.nonce(8), host.clock.wallMs())
   const chain = new Chain(tag)
@@ -89,11 +106,18 @@ async function copyOf(
   if (size !== written)
     throw new StoreError('IO_FAILED', `a copy has ${size} bytes instead of ${written}.`, { details: { size, bytes: written } })
   onProgress?.(total, total)
-  return copy.records
+  return { records: copy.records, seal: chain.seal }
 }
 
 /** Steps 2 and 3. False when the lock was lost before anything was there. */
-async function put(inside: Inside, held: Held, from: string, sessionId: string, { key, entry = {} }: RestoreOptions): Promise<boolean> {
+async function put(
+  inside: Inside,
+  held: Held,
+  from: string,
+  sessionId: string,
+  key: string,
+  entry: Record<string, unknown>,
+): Promise<boolean> {
   const { host, places, metadata, transcripts, options } = inside
   const { disk } = host
   const path = transcripts.pathOf(sessionId)
@@ -111,7 +135,7 @@ async function put(inside: Inside, held: Held, from: string, sessionId: string, 
   let refused = false
   await metadata.commitOwn((cellOf) => {
     refused = cellOf(key) !== undefined
-    return refused ? [] : [changed(key, undefined, entry as Record<string, unknown>, tools, {}, sessionId)]
+    return refused ? [] : [changed(key, undefined, entry, tools, {}, sessionId)]
   }, {})
   if (refused) {
     // Nobody has ever been told of it.

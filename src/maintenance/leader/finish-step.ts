@@ -13,7 +13,7 @@ import type { Unit } from './round.js'
 
 const namePattern = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl$/
 /** More than any seal has, but for one with a very long reason. */
-const endBytes = 8 << 10
+const endBytes = 68 << 10
 const lookedMax = 200_000
 const waitMs = 2_000
 

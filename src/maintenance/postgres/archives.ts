@@ -27,6 +27,7 @@ export async function archivesOf({ database, schema }: PostgresInside, key: stri
       next: (row.next as string | null) ?? undefined,
       reason: row.closed_by === 'rotated' ? 'rotated' : 'deleted',
       why: (row.closed_why as string | null) ?? undefined,
+      entry: undefined,
       at: Number(row.closed_at),
       firstSeq: lastSeq > 0 ? 1 : undefined,
       lastSeq,

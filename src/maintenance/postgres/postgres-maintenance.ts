@@ -1,6 +1,6 @@
 /** Care of a store in a database. What a database does for itself is left to it. */
 import type { ArchiveInfo, CompactBytesReceipt, RestoreOptions, RestoreReceipt } from '../../archives.js'
-import type { CheckedMaintenance, MaintenancePort, Running } from '../../backend.js'
+import type { CheckedMaintenance, EntryFrom, MaintenancePort, Running } from '../../backend.js'
 import { StoreError } from '../../errors.js'
 import type { PostgresInside } from '../../postgres/backend.js'
 import type { RepairPlan, RepairReport } from '../../repair-plan.js'
@@ -31,8 +31,8 @@ export class PostgresMaintenance implements MaintenancePort {
     return readArchived(this.#inside, archive, options)
   }
 
-  restoreArchive(archive: string, options: RestoreOptions): Promise<RestoreReceipt> {
-    return restoreArchived(this.#inside, archive, options)
+  restoreArchive(archive: string, options: RestoreOptions, entryFrom: EntryFrom): Promise<RestoreReceipt> {
+    return restoreArchived(this.#inside, archive, { ...options, entry: entryFrom(undefined) })
   }
 
   verify(options: VerifyOptions): Promise<VerifyReport> {

@@ -182,6 +182,58 @@ describe('an archive that is brought back', () => {
     expect(await store.get('x')).toMatchObject({ model: 'm', revision: 1 })
   })
 
+  test.each(['delete', 'withStoreLock', 'retain'] as const)('has the entry that it had, when %s had removed it (F51)', async (how) => {
+    const { directory, store } = await freshStore()
+    const fields = { model: 'm', label: 'Grüße', nested: { list: [1, null], $: 'mine' } }
+    await store.update('k', () => fields)
+    await store.session('k').append(said('a'))
+    // With a mark of the store's own in the stored entry.
+    await store.checkpoint()
+    if (how === 'delete') await store.delete('k')
+    else if (how === 'retain') await store.retain({ rules: { maxCount: 0 } })
+    else
+      await store.withStoreLock((sessions) => {
+        sessions.patch('k', { model: 'never stored' })
+        sessions.patch('k', fields)
+        sessions.delete('k')
+        sessions.set('k', { model: 'another' })
+      })
+    for (const compress of [false, true]) {
+      if (compress) await compressed(directory)
+      const [archive] = await store.archives('k')
+      expect(archive!.entry).toEqual(fields)
+      await store.restoreArchive(archive!.archive, { key: `x-${compress}` })
+      const { sessionId: _, createdAt: __, updatedAt: ___, revision, ...entry } = (await store.get(`x-${compress}`))!
+      expect({ revision, entry }).toEqual({ revision: 1, entry: fields })
+      await store.restoreArchive(archive!.archive, { key: `y-${compress}`, entry: { other: 1 } })
+      expect(await store.get(`y-${compress}`)).not.toHaveProperty('model')
+    }
+    // What stands in `$` would be taken for how far its transcript is on the disk, and the session refused.
+    const [first] = await store.archives('k')
+    const marked = { $: '99.9999.00000000.00000000' }
+    await expect(store.restoreArchive(first!.archive, { key: 'm', entry: marked })).rejects.toMatchObject({ code: 'INVALID_ENTRY' })
+    expect(await store.get('m')).toBeUndefined()
+    const strict = await opened(directory, { entry: z.object({ owner: z.string() }) })
+    const [archive] = await strict.archives('k')
+    await expect(strict.restoreArchive(archive!.archive, { key: 'z' })).rejects.toMatchObject({ code: 'INVALID_ENTRY' })
+    expect(fs.readdirSync(join(directory, 'locks', 'prepared'))).toEqual([])
+  })
+
+  test('an entry of more than 64 KiB is not kept: the deletion goes on without', async () => {
+    const { directory, store } = await freshStore()
+    for (const [key, bytes] of Object.entries({ large: (64 << 10) - 10, fits: (64 << 10) - 11 })) {
+      await store.update(key, () => ({ note: 'x'.repeat(bytes) }))
+      await store.session(key).append(said('a'))
+      await store.delete(key)
+    }
+    const [fits] = await store.archives('fits')
+    expect((await store.archives('large'))[0]).toMatchObject({ reason: 'deleted', entry: undefined })
+    expect(fits!.entry?.note).toHaveLength((64 << 10) - 11)
+    // Its seal is found when its closer died over it.
+    fs.renameSync(join(directory, fits!.file), join(directory, 'transcripts', `${fits!.sessionId}.jsonl`))
+    expect(await finished(directory)).toMatchObject([{ key: 'fits' }])
+  })
+
   test('has no turn that goes on and no input that waits, though the archive had; a new turn begins behind them', async () => {
     const { store } = await freshStore()
     const active = await staying(store, 'k', { input: said('a') })
