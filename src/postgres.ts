@@ -4,6 +4,7 @@ import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { z } from 'zod'
 import { checkKey, checkOptions, checkWith } from './input.js'
 import { PostgresMaintenance } from './maintenance/postgres/postgres-maintenance.js'
+import { partedAddress, postgresAddress } from './postgres/address.js'
 import { openPostgresBackend } from './postgres/backend.js'
 import { type FieldsOf, SessionStore } from './store.js'
 import type { StoreOptions } from './types.js'
@@ -33,31 +34,6 @@ export interface PostgresOptions<S extends StandardSchemaV1 | undefined = undefi
   leaseMs?: number
 }
 
-const address = /^postgres(ql)?:\/\//
-
-/** Whether it names a database and not a directory. */
-export function isPostgresAddress(place: string): boolean {
-  return address.test(place)
-}
-
-/** As it may be shown: without its password. */
-export function shownAddress(place: string): string {
-  if (!URL.canParse(place)) return place.replace(/:\/\/.*@/, '://…@')
-  const url = new URL(place)
-  if (url.password) url.password = '…'
-  if (url.searchParams.has('password')) url.searchParams.set('password', '…')
-  return decodeURI(url.href)
-}
-
-/** The schema that an address names in its query, and the address without that. */
-function parted(place: string): { connectionString: string; schema: string | undefined } {
-  if (!URL.canParse(place)) return { connectionString: place, schema: undefined }
-  const url = new URL(place)
-  const schema = url.searchParams.get('schema') ?? undefined
-  url.searchParams.delete('schema')
-  return { connectionString: url.href, schema }
-}
-
 const own = z.object({
   schema: z.string().default('holdfast'),
   migrate: z.boolean().default(true),
@@ -75,8 +51,8 @@ export async function openPostgres<S extends StandardSchemaV1 | undefined = unde
   place: string,
   options: PostgresOptions<S> = {},
 ): Promise<SessionStore<FieldsOf<S>>> {
-  checkWith(z.string().regex(address, 'must begin with postgres://'), place, 'the connection string')
-  const { connectionString, schema: named } = parted(place)
+  checkWith(z.string().regex(postgresAddress, 'must begin with postgres://'), place, 'the connection string')
+  const { connectionString, schema: named } = partedAddress(place)
   const { schema, migrate, connections, waitMs, leaseMs, ...rest } = options
   const checked = checkOptions(rest)
   const mine = checkWith(own, { schema: schema ?? named, migrate, connections, waitMs, leaseMs }, 'options')

@@ -3,7 +3,8 @@ import fs from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { SessionStore, type StoreOptions } from '../index.js'
-import { isPostgresAddress, openPostgres, shownAddress } from '../postgres.js'
+import { isPostgresAddress, shownAddress } from '../postgres/address.js'
+import type { PostgresOptions } from '../postgres.js'
 import { CommandError, exitCodes, exitCodesHelp } from './exit.js'
 
 export interface CommonOptions {
@@ -46,7 +47,7 @@ export async function withStoreToWrite<R>(dir: string, work: (store: SessionStor
 /** Runs `work` on a store opened to write, that is there already. */
 export async function withStoreThere<R>(dir: string, work: (store: SessionStore<Record<string, unknown>>) => Promise<R>): Promise<R> {
   requireStore(dir)
-  if (isPostgresAddress(dir)) return closing(await openPostgres(dir, { migrate: false }), work)
+  if (isPostgresAddress(dir)) return closing(await openDatabase(dir, { migrate: false }), work)
   return withStoreToWrite(dir, work)
 }
 
@@ -58,17 +59,23 @@ export async function withStoreToRepair<R>(
 ): Promise<R> {
   requireStore(dir)
   // A database mends itself, or is restored: there is no other way in, and it says so.
-  if (isPostgresAddress(dir)) return closing(await openPostgres(dir, { migrate: false }), work)
+  if (isPostgresAddress(dir)) return closing(await openDatabase(dir, { migrate: false }), work)
   return closing(await SessionStore.open(dir, { readOnly, repair: true }), work)
 }
 
 /** Of files or in a database. Of the latter nothing is made by a command that only reads. */
-export function openStore(
+export async function openStore(
   place: string,
   { readOnly = false, maintenance }: Pick<StoreOptions, 'readOnly' | 'maintenance'> = {},
 ): Promise<SessionStore<Record<string, unknown>>> {
   const options = { readOnly, ...(maintenance && { maintenance }) }
-  return isPostgresAddress(place) ? openPostgres(place, options) : SessionStore.open(place, options)
+  return isPostgresAddress(place) ? openDatabase(place, options) : SessionStore.open(place, options)
+}
+
+/** Loaded when it is asked for: most stores are directories. */
+async function openDatabase(place: string, options: PostgresOptions): Promise<SessionStore<Record<string, unknown>>> {
+  const { openPostgres } = await import('../postgres.js')
+  return openPostgres(place, options)
 }
 
 /** As it may be shown. */

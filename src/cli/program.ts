@@ -1,7 +1,7 @@
 /** All commands, and what becomes of their failures. Each command has its own file; what the exit codes mean is in exit.ts. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { isPostgresAddress } from '../postgres.js'
+import { isPostgresAddress } from '../postgres/address.js'
 import { archivesCommand, restoreArchiveCommand } from './archives.js'
 import { backupCommand } from './backup/command.js'
 import { compactCommand } from './compact.js'

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Session, SessionStore, StoredRecord } from '../index.js'
-import { isPostgresAddress } from '../postgres.js'
+import { isPostgresAddress } from '../postgres/address.js'
 import { readClosed } from './closed.js'
 import { onCtrlC } from './ctrl-c.js'
 import { exitCodes } from './exit.js'

@@ -2,7 +2,7 @@
 /** `npm run gateway`: the gateway on an embedded store, from the command line. Says where it listens on stdout, and what it does as JSON lines on stderr. */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { type Durability, isStoreError, SessionStore, type WhenBusy } from '../index.js'
-import { isPostgresAddress, openPostgres, shownAddress } from '../postgres.js'
+import { isPostgresAddress, shownAddress } from '../postgres/address.js'
 import { createChatHandler } from './handler.js'
 import type { ChatModel } from './model.js'
 import { echoModel } from './models/echo.js'
@@ -102,7 +102,7 @@ async function start(flags: Flags): Promise<void> {
   const lanes = { main: flags.slots }
   const inDatabase = isPostgresAddress(flags.store)
   const store = inDatabase
-    ? await openPostgres(flags.store, { lanes })
+    ? await (await import('../postgres.js')).openPostgres(flags.store, { lanes })
     : await SessionStore.open(flags.store, { durability: flags.durability, lanes })
   const handler = createChatHandler({
     store,

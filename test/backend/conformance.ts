@@ -228,6 +228,19 @@ export function describeBackend(name: string, makePlace: () => Promise<Place>): 
       expect((await keysOf(backend)).filter((key) => key.startsWith('own'))).toHaveLength(40)
     })
 
+    test('a mutator may change thousands of entries, one after the other, all or nothing', async () => {
+      const { backend, open } = await begin()
+      const count = 3_000
+      const change = (n: number) => (sessions: Parameters<Parameters<Backend['commitMetadata']>[0]>[0]) => {
+        for (let at = 0; at < count; at++) sessions.patch(`k${at}`, { n })
+      }
+      await backend.commitMetadata(change(1), {})
+      await (await open()).commitMetadata(change(2), {})
+      const entries = await collect(backend.entries(''))
+      expect(entries).toHaveLength(count)
+      expect(entries.filter(([, { n, revision }]) => n !== 2 || revision !== 2)).toEqual([])
+    })
+
     test('two handles that count together lose no count (F13, F14)', async () => {
       const { backend, open } = await begin()
       const handles = [backend, await open(), await open()]

@@ -45,6 +45,7 @@ export async function restoreBackup(options: RestoreOptions): Promise<RestoreRep
   const { repository, signal, disk = nodeDisk } = options
   const manifest = await repository.manifest(options.snapshot, { signal })
   const part = chosen(manifest, options)
+  assertTree(part.rows)
   const staging = Staging.begin(disk, options.into, randomBytes(4).toString('hex'))
   try {
     const restoring = new Restoring(options, staging, part)
@@ -128,7 +129,10 @@ class Restoring {
   async run(): Promise<void> {
     for (const folder of this.#options.included === undefined ? ['transcripts', 'archive', 'quarantine'] : [])
       this.#staging.directory(folder)
-    for (const row of this.#part.rows) {
+    // Links last, the deepest first: whatever a file system takes for the same name, nothing is written through one.
+    const isLink = ({ type }: FileRow) => type === 'symlink'
+    const { rows } = this.#part
+    for (const row of [...rows.filter((it) => !isLink(it)), ...rows.filter(isLink).reverse()]) {
       this.#options.signal?.throwIfAborted()
       await this.#row(row)
     }
@@ -161,6 +165,20 @@ class Restoring {
     }
     if (bytes !== row.bytes) throw outside(row.path, `it has ${bytes} bytes instead of ${row.bytes}`)
   }
+}
+
+/** Each path once, and below directories only: through a symbolic link a file would come to stand somewhere else. */
+function assertTree(rows: readonly FileRow[]): void {
+  const types = new Map<string, FileRow['type']>()
+  for (const { path, type } of rows) {
+    if (types.has(path)) throw outside(path, 'it is listed twice')
+    types.set(path, type)
+  }
+  for (const { path } of rows)
+    for (let end = path.lastIndexOf('/'); end > 0; end = path.lastIndexOf('/', end - 1)) {
+      const type = types.get(path.slice(0, end))
+      if (type !== undefined && type !== 'directory') throw outside(path, `it would stand below a ${type}`)
+    }
 }
 
 /** A manifest says what is to be written, never where else than below the new directory. */

@@ -86,7 +86,7 @@ export class Staging {
     for (const path of this.#directories) await this.#disk.syncDirectory(path)
     const others = this.#disk.readdir(this.into).filter((name) => `${this.into}/${name}` !== this.path)
     if (others.length > 0)
-      throw refused(this.into, `somebody has put ${others[0]} into ${this.into} meanwhile; what was restored is in ${this.path}`)
+      throw refused(this.into, `somebody has put ${others[0]} into ${this.into} meanwhile, and nothing was put beside it`)
     for (const name of inOrder(this.#disk.readdir(this.path))) this.#disk.rename(`${this.path}/${name}`, `${this.into}/${name}`)
     await this.#disk.syncDirectory(this.into)
     this.#disk.rmdir(this.path)

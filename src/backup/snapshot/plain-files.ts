@@ -24,7 +24,11 @@ export function* walk(disk: Disk, root: string, skip: (path: string) => boolean,
       const path = at === '' ? name : `${at}/${name}`
       if (skip(path)) continue
       const stat = disk.stat(`${root}/${path}`)
-      if (!stat) continue
+      if (!stat) {
+        // Gone by now; or there under other bytes, which a string does not hold.
+        if (name.includes('\ufffd')) problem({ path, message: 'Its name is not UTF-8: it is not in the snapshot. Give it another name.' })
+        continue
+      }
       yield { path, stat }
       if (stat.kind === 'directory') below.push(path)
     }

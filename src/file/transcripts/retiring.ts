@@ -155,7 +155,8 @@ async function closed(
   held: Held,
 ): Promise<boolean> {
   if (log) {
-    if (!committer.appendHeld(log, [systemBody({ seal })])) return false
+    // A log in which there is no record yet begins with its header: a seal without one would be damage.
+    if (!committer.appendHeld(log, [...transcript.beginBatch(log), systemBody({ seal })])) return false
     await log.durable(log.chain.seq)
     return true
   }

@@ -59,8 +59,6 @@ async function salvaged(disk: Disk, fd: number, size: number, signal?: AbortSign
 
 /** Sessions that a key named and names no more, as far as the journals tell. */
 export async function droppedIn({ host: { disk }, places, tag }: Inside, signal?: AbortSignal): Promise<Set<string>> {
-  const dropped = new Set<string>()
-  const named = new Map<string, string>()
   const ops: SourceOp[] = []
   // The present one first: a checkpoint in between makes it the one before.
   for (const path of [places.journal, places.previousJournal]) {
@@ -72,11 +70,21 @@ export async function droppedIn({ host: { disk }, places, tag }: Inside, signal?
       disk.close(fd)
     }
   }
+  return droppedBy(ops)
+}
+
+export function droppedBy(ops: readonly SourceOp[]): Set<string> {
+  const dropped = new Set<string>()
+  const named = new Map<string, string>()
   for (const { key, entry, sessionId } of ops) {
     const before = named.get(key)
     if (before !== undefined && before !== sessionId) dropped.add(before)
-    if (entry) named.set(key, sessionId)
-    else dropped.add(sessionId)
+    if (!entry) dropped.add(sessionId)
+    else {
+      named.set(key, sessionId)
+      // Brought back.
+      dropped.delete(sessionId)
+    }
   }
   return dropped
 }

@@ -3,7 +3,7 @@
  *  The best case needs no judgement: the journal names the hash of the snapshot that it builds on, and the generation before folds to exactly
  *  that. Else the entries are put together from all that is left, and of two versions of one the later one counts. */
 import { withoutMark } from '../../file/metadata/mark.js'
-import type { JournalSource, SourceOp } from './journal-source.js'
+import { droppedBy, type JournalSource, type SourceOp } from './journal-source.js'
 import type { SnapshotSource, StoredEntry } from './snapshot-source.js'
 
 export interface MetadataSources {
@@ -104,12 +104,13 @@ function takeJournal({ entries, recovered, lost }: Merged, journal: JournalSourc
     recovered.push(`${many(journal.ops.length, 'change')} of the journal, those behind the damage included.`)
 }
 
-/** A session whose entry is lost still has a transcript that says whose it is. */
-function takeHeaders({ entries, recovered, lost }: Merged, { headers }: MetadataSources): void {
+/** A session whose entry is lost still has a transcript that says whose it is; one that was deleted may, too, if its deleter died before the rest. */
+function takeHeaders({ entries, recovered, lost }: Merged, { headers, previousJournal, journal }: MetadataSources): void {
+  const dropped = droppedBy([...(previousJournal?.ops ?? []), ...(journal?.ops ?? [])])
   const known = new Set([...entries.values()].map(({ sessionId }) => sessionId))
   const made: string[] = []
   for (const { sessionId, key, createdAt } of [...headers].sort((a, b) => b.createdAt - a.createdAt)) {
-    if (known.has(sessionId) || entries.has(key)) continue
+    if (known.has(sessionId) || entries.has(key) || dropped.has(sessionId)) continue
     const facts = { sessionId, createdAt, updatedAt: createdAt, revision: 1 }
     entries.set(key, { ...facts, json: JSON.stringify(facts) })
     made.push(key)

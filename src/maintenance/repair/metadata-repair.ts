@@ -108,10 +108,11 @@ async function replaceSnapshot({ host, places }: Inside, held: Held, { slices }:
 async function replacePair(
   inside: Inside,
   held: Held,
-  { slices, last }: MetadataDraft,
+  { draft, slices, last }: MetadataDraft,
   work: MetadataRebuild,
   quarantine: Quarantine,
 ): Promise<void> {
+  const journalBytes = draft.requires.find(({ file }) => file === 'sessions.journal.jsonl')?.bytes
   const { host, places, tag } = inside
   const { disk } = host
   const at = host.clock.wallMs()
@@ -120,7 +121,7 @@ async function replacePair(
   const journal = await stageFile(host, held, [newJournal(work.hash, work.seq, at, writer())])
   const olderSnapshot = await stageFile(host, held, slices)
   const olderJournal = await stageFile(host, held, [emptyGeneration(work, at, writer())])
-  sealOld(inside, last, at)
+  sealOld(inside, last, journalBytes, at)
   disk.rename(snapshot, places.snapshot)
   quarantine.needed = quarantine.noted
   await disk.syncDirectory(places.store)
@@ -141,12 +142,14 @@ function emptyGeneration({ hash, seq }: MetadataRebuild, at: number, writer: str
 }
 
 /** Nothing chains behind a seal: whoever was frozen in the middle of a commit finds that it is void, and commits to the new journal. */
-function sealOld({ host, places, tag }: Inside, last: MetadataDraft['last'], at: number): void {
+function sealOld({ host, places, tag }: Inside, last: MetadataDraft['last'], planned: number | undefined, at: number): void {
   const { disk } = host
   if (!last || !disk.stat(places.journal)) return
   const fd = disk.open(places.journal, 'appendExisting')
   try {
     const { size } = disk.fstat(fd)
+    // Staging took its time: somebody who had lost the lock may have committed meanwhile, and been told so.
+    if (size !== planned) throw changed('sessions.journal.jsonl', 'somebody is writing to it')
     const end = readFully(disk, fd, Math.max(0, size - 1), 1)
     const body = systemBody({ seal: { reason: 'suspect', why: 'repair', at } })
     const mark = { seq: last.seq + 1, left: 0, synced: -1, writer: tag + host.nonce(8), prev: last.crc }

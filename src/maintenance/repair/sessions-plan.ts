@@ -51,7 +51,8 @@ function missing(inside: Inside, finding: Finding, owner: Owner | undefined): Dr
       ...draft(finding),
       kind: 'restore-transcript',
       does: `Moves ${from} back to ${file}.`,
-      requires: [absent, copy],
+      loses: copy.upTo >= seq ? nothing : { ...nothing, seqs: [{ from: copy.upTo + 1, to: seq }], notes: [shortCopy] },
+      requires: [absent, copy.requirement],
       work: { kind: 'restore-transcript', from },
     }
   const header: Header = {
@@ -72,7 +73,15 @@ function missing(inside: Inside, finding: Finding, owner: Owner | undefined): Dr
   }
 }
 
-function openCopy({ host: { disk }, places, tag }: Inside, file: string): Requirement | undefined {
+const shortCopy =
+  'The copy is older than what was lost. Plan once more afterwards: then each record that is missing gets a mark in its place.'
+
+interface OpenCopy {
+  readonly requirement: Requirement
+  readonly upTo: number
+}
+
+function openCopy({ host: { disk }, places, tag }: Inside, file: string): OpenCopy | undefined {
   const path = `${places.store}/${file}`
   if (disk.stat(path)?.kind !== 'file') return undefined
   const fd = disk.open(path, 'read')
@@ -80,7 +89,8 @@ function openCopy({ host: { disk }, places, tag }: Inside, file: string): Requir
     const bytes = readFully(disk, fd, 0, disk.fstat(fd).size)
     const chain = new Chain(tag)
     chain.feed(bytes)
-    return chain.seal || chain.damage ? undefined : { file, bytes: bytes.length, crc: crc32(bytes), mayGrow: false }
+    if (chain.seal || chain.damage) return undefined
+    return { requirement: { file, bytes: bytes.length, crc: crc32(bytes), mayGrow: false }, upTo: chain.seq }
   } finally {
     disk.close(fd)
   }

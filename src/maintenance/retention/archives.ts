@@ -130,6 +130,8 @@ export function removedFile({ file, key, bytes }: Archive, rule: 'age' | 'bytes'
 }
 
 const headBytes = 16 << 10
+/** A note has the caller's fields of the entry in it, up to 64 KiB. */
+const noteBytesMax = 128 << 10
 
 /** As its header says: without the rest of it, which may be long. */
 function keyIn(disk: Disk, path: string): string | undefined {
@@ -144,7 +146,7 @@ function keyIn(disk: Disk, path: string): string | undefined {
 
 function readNote(disk: Disk, path: string): { key: string | undefined; at: number } | undefined {
   try {
-    const { key, at } = JSON.parse(headOf(disk, path, headBytes).toString('utf8')) as { key?: unknown; at?: unknown }
+    const { key, at } = JSON.parse(headOf(disk, path, noteBytesMax).toString('utf8')) as { key?: unknown; at?: unknown }
     return typeof at === 'number' ? { key: typeof key === 'string' ? key : undefined, at } : undefined
   } catch {
     return undefined // Damaged: then the file's own time counts, and its key is nobody's.

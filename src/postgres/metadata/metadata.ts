@@ -39,6 +39,8 @@ export interface MetadataTools extends ViewTools {
 
 const callsPerCommitMax = 500
 const rowsKept = 2_000
+/** Whoever asks for one key after another has asked for so many by then; what else it will ask for is not known, so everything is fetched. */
+const fewRounds = 4
 const doing = { doing: 'changing entries' }
 
 export class Metadata {
@@ -97,7 +99,7 @@ export class Metadata {
       if (settled === 'committed') return this.#answer(living, changes)
       if (settled === 'conflict') this.#tools.counters.conflicts++
       if (performance.now() > deadlineMs) throw overtaken()
-      base = await this.#fetch(base)
+      base = await this.#fetch(base, tries >= fewRounds)
       fetched = true
     }
   }
@@ -167,9 +169,13 @@ export class Metadata {
   }
 
   /** What was looked at, as it is now, at one moment; and from now on what is known of it. */
-  async #fetch(base: Base): Promise<Base> {
+  async #fetch(base: Base, manyKeys: boolean): Promise<Base> {
     const { database, schema } = this.#tools
     const all = base.readsAll
+    if (manyKeys && !all && base.starved) {
+      const found = await database.read(`select * from ${schema}.entries`, [], doing)
+      return new Base(new Map(found.map((row) => [row.key as string, rowOf(row)])), true)
+    }
     const found = all
       ? await database.read(`select * from ${schema}.all_rows()`, [], doing)
       : await database.read(`select * from ${schema}.rows_of($1)`, [[...base.reads]], doing)

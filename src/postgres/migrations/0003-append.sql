@@ -24,7 +24,7 @@ begin
   if v_result is not null then return v_result; end if;
   v_result := '{}';
   -- Before any log is held: whoever decides on all entries waits for this, and may wait for a log.
-  if exists (select from unnest(p_keys) as k (key) where not exists (select from @schema@.entries e where e.key = k.key)) then
+  if cardinality(p_keys) > 1 and exists (select from unnest(p_keys) as k (key) where not exists (select from @schema@.entries e where e.key = k.key)) then
     perform pg_advisory_xact_lock_shared(@schema@.store_lock());
   end if;
   for at in 1 .. cardinality(p_keys) loop
@@ -57,7 +57,11 @@ begin
         v_homes := array_append(v_homes, v_log.session_id);
         v_numbers := array_append(v_numbers, v_log.last_seq + n);
       end loop;
-      select coalesce(sum(octet_length(b)), 0) into v_bytes from unnest(p_bodies[v_start + 1 : v_start + p_counts[at]]) as b;
+      if p_counts[at] = 1 then
+        v_bytes := octet_length(p_bodies[v_start + 1]);
+      else
+        select coalesce(sum(octet_length(b)), 0) into v_bytes from unnest(p_bodies[v_start + 1 : v_start + p_counts[at]]) as b;
+      end if;
       v_log.last_seq := v_log.last_seq + p_counts[at];
       v_log.user_seq := v_log.last_seq;
       v_log.bytes := v_log.bytes + v_bytes;

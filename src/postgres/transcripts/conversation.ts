@@ -2,14 +2,24 @@
  *  while another was being answered stands behind that answer. */
 import type { InputAt, Summarizable } from '../../backend.js'
 import type { StoredRecord, TurnState } from '../../types.js'
-import { logOf, pagesOf, type ReadingTools, type RecordRow, recordRow, storedRecord, summaryRecord } from './reading.js'
+import {
+  lastRows,
+  logOf,
+  pagesOf,
+  type ReadingTools,
+  type RecordRow,
+  reachMore,
+  recordRow,
+  storedRecord,
+  summaryRecord,
+} from './reading.js'
 
 const asking = { doing: 'reading a conversation' }
 
 /** The last `count` records, oldest first.
  *  @param compacted  a summary in the place of what it stands for */
 export async function readConversation(tools: ReadingTools, sessionId: string, count: number, compacted: boolean): Promise<StoredRecord[]> {
-  for (let reach = count + 16; ; reach *= 4) {
+  for (let reach = count + reachMore; ; reach *= 4) {
     const { rows, whole } = await lastRows(tools, sessionId, reach)
     const summary = compacted ? rows.findLast(({ kind }) => kind === 's') : undefined
     if (summary) {
@@ -73,15 +83,18 @@ export interface PastTurn {
 }
 
 /** The last `limit` turns, newest first. */
-export async function readTurns({ database, schema }: ReadingTools, sessionId: string, limit: number): Promise<PastTurn[]> {
-  const rows = await database.read(
-    `select seq, kind, part, body from ${schema}.records where session_id = $1 and kind = 't' order by seq desc limit $2`,
-    [sessionId, limit * 4 + 16],
-    asking,
-  )
+export async function readTurns(tools: ReadingTools, sessionId: string, limit: number): Promise<PastTurn[]> {
+  for (let reach = limit * 8 + reachMore; ; reach *= 4) {
+    const { rows, whole } = await lastRows(tools, sessionId, reach, { onlyEvents: true })
+    const turns = turnsIn(rows)
+    if (whole || turns.length >= limit) return turns.slice(-limit).reverse()
+  }
+}
+
+function turnsIn(rows: readonly RecordRow[]): PastTurn[] {
   const turns = new Map<number, PastTurn>()
   let active: PastTurn | undefined
-  for (const { part } of rows.map(recordRow).reverse()) {
+  for (const { part } of rows) {
     const event = part?.turn
     if (event?.event === 'start') {
       // What the log has as active without anybody's having it was left by a process that died.
@@ -95,16 +108,7 @@ export async function readTurns({ database, schema }: ReadingTools, sessionId: s
       active = undefined
     }
   }
-  return [...turns.values()].slice(-limit).reverse()
-}
-
-async function lastRows({ database, schema }: ReadingTools, sessionId: string, count: number) {
-  const rows = await database.read(
-    `select seq, kind, part, body from ${schema}.records where session_id = $1 order by seq desc limit $2`,
-    [sessionId, count],
-    asking,
-  )
-  return { rows: rows.map(recordRow).reverse(), whole: rows.length < count }
+  return [...turns.values()]
 }
 
 /** undefined when an input that was taken lies further back than was read.

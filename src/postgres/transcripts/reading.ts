@@ -53,6 +53,8 @@ export interface ReadingTools {
 }
 
 const rowsPerPage = 500
+/** How many of the store's own rows are reckoned with at the end of a log. */
+export const reachMore = 16
 /** Of a page, at most: more only when a single record has. */
 const bytesPerPage = 4 << 20
 const asking = { doing: 'reading a transcript' }
@@ -103,36 +105,58 @@ function logMissing(sessionId: string): StoreError {
   })
 }
 
-/** Every row behind `after`, up to `upTo`, those of the store's own among them. */
+/** Every row behind `after`, up to `upTo`, those of the store's own among them unless only records are asked for. A page is a range of numbers,
+ *  and those have no gap: so its bounds alone say how much there is to read, whatever a planner believes of the table. */
 export async function* pagesOf(
   { database, schema }: ReadingTools,
   sessionId: string,
-  {
-    after,
-    upTo,
-    onlyRecords = false,
-    rowsMax = Number.POSITIVE_INFINITY,
-  }: { after: number; upTo: number; onlyRecords?: boolean; rowsMax?: number },
+  { after, upTo, onlyRecords = false, rowsMax = Number.POSITIVE_INFINITY }: PagesOptions,
 ): AsyncGenerator<readonly RecordRow[]> {
-  const kinds = onlyRecords ? "and kind in ('r', 'i')" : ''
   let left = rowsMax
   for (let from = after; from < upTo && left > 0; ) {
+    const to = Math.min(upTo, from + rowsPerPage)
     // The lengths are known without the records themselves; those behind the limit are not fetched.
     const rows = await database.read(
       `select seq, kind, part, body from (
-         select *, sum(octet_length(body)) over (order by seq) - octet_length(body) as bytes_before from (
-           select seq, kind, part, body from ${schema}.records where session_id = $1 and seq > $2 and seq <= $3 ${kinds} order by seq limit $4
-         ) as page
+         select *, sum(octet_length(body)) over (order by seq) - octet_length(body) as bytes_before
+         from ${schema}.records where session_id = $1 and seq > $2 and seq <= $3
        ) as sized where bytes_before < ${bytesPerPage} order by seq`,
-      [sessionId, from, upTo, Math.min(rowsPerPage, left)],
+      [sessionId, from, to],
       asking,
     )
-    if (rows.length === 0) return
     const page = rows.map(recordRow)
-    yield page
-    left -= page.length
-    from = page.at(-1)!.seq
+    from = page.length === to - from ? to : (page.at(-1)?.seq ?? to)
+    const shown = (onlyRecords ? page.filter(isRecord) : page).slice(0, left)
+    left -= shown.length
+    if (shown.length > 0) yield shown
   }
+}
+
+interface PagesOptions {
+  readonly after: number
+  readonly upTo: number
+  readonly onlyRecords?: boolean
+  readonly rowsMax?: number
+}
+
+const isRecord = ({ kind }: RecordRow) => kind === 'r' || kind === 'i'
+
+/** The last rows of a log, oldest first, by their numbers: at most `reach`, those before `after` left out. */
+export async function lastRows(
+  { database, schema }: ReadingTools,
+  sessionId: string,
+  reach: number,
+  { after = 0, onlyEvents = false }: { after?: number; onlyEvents?: boolean } = {},
+): Promise<{ rows: RecordRow[]; whole: boolean }> {
+  const rows = await database.read(
+    `select r.seq, r.kind, r.part, r.body, l.last_seq from ${schema}.logs l
+     left join ${schema}.records r on r.session_id = l.session_id and r.seq > greatest(l.last_seq - $2, $3) ${onlyEvents ? "and r.kind = 't'" : ''}
+     where l.session_id = $1 order by r.seq`,
+    [sessionId, reach, after],
+    asking,
+  )
+  const lastSeq = Number(rows[0]?.last_seq ?? 0)
+  return { rows: rows.filter(({ seq }) => seq !== null).map(recordRow), whole: lastSeq - reach <= after }
 }
 
 export async function* readRecords(tools: ReadingTools, key: string, options: ReadOptions): AsyncGenerator<StoredRecord> {
@@ -170,30 +194,16 @@ export async function lastSummary({ database, schema }: ReadingTools, sessionId:
 
 /** The last `count` records, oldest first. */
 export async function readTail(tools: ReadingTools, key: string, count: number, compacted = false): Promise<StoredRecord[]> {
-  const { database, schema } = tools
-  if (compacted) {
-    const log = await logOf(tools, key)
-    const summary = log && (await lastSummary(tools, log.sessionId, log.lastSeq))
-    if (summary) {
-      const behind = await tailOf(tools, log.sessionId, summary.part!.summary!.upTo, log.lastSeq, count)
-      return [summaryRecord(summary), ...behind].slice(-count)
-    }
+  const log = await logOf(tools, key)
+  if (!log) return []
+  const { sessionId, lastSeq } = log
+  const summary = compacted ? await lastSummary(tools, sessionId, lastSeq) : undefined
+  const after = summary?.part?.summary?.upTo ?? 0
+  for (let reach = count + reachMore; ; reach *= 4) {
+    const { rows, whole } = await lastRows(tools, sessionId, reach, { after })
+    const records = rows.filter(isRecord)
+    if (!whole && records.length < count) continue
+    const found = records.slice(-count).map(storedRecord)
+    return summary ? [summaryRecord(summary), ...found].slice(-count) : found
   }
-  const rows = await database.read(
-    `select r.seq, r.kind, r.part, r.body from ${schema}.entries e join ${schema}.records r on r.session_id = e.session_id
-     where e.key = $1 and r.kind in ('r', 'i') order by r.seq desc limit $2`,
-    [key, count],
-    asking,
-  )
-  return rows.map(recordRow).reverse().map(storedRecord)
-}
-
-async function tailOf({ database, schema }: ReadingTools, sessionId: string, after: number, upTo: number, count: number) {
-  const rows = await database.read(
-    `select seq, kind, part, body from ${schema}.records
-     where session_id = $1 and seq > $2 and seq <= $3 and kind in ('r', 'i') order by seq desc limit $4`,
-    [sessionId, after, upTo, count],
-    asking,
-  )
-  return rows.map(recordRow).reverse().map(storedRecord)
 }

@@ -232,6 +232,12 @@ describe('an archive that is brought back', () => {
     // Its seal is found when its closer died over it.
     fs.renameSync(join(directory, fits!.file), join(directory, 'transcripts', `${fits!.sessionId}.jsonl`))
     expect(await finished(directory)).toMatchObject([{ key: 'fits' }])
+    // And its note tells whose it is: of two, the last one stays.
+    await store.restoreArchive(fits!.archive, { key: 'fits' })
+    await store.delete('fits')
+    await compressed(directory)
+    const { removed } = await store.retain({ rules: { archives: { maxAgeMs: 0, keepLast: 1 } } })
+    expect(removed).toMatchObject([{ file: `archive/${fits!.archive}.jsonl.gz`, key: 'fits' }])
   })
 
   test('has no turn that goes on and no input that waits, though the archive had; a new turn begins behind them', async () => {
