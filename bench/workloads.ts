@@ -16,6 +16,7 @@ import { metadataConcurrent } from './metadata-concurrent.js'
 import { metadataScale } from './metadata-scale.js'
 import { metadataUpdate } from './metadata-update.js'
 import { open } from './open.js'
+import { postgres } from './postgres.js'
 import { processesMetadata } from './processes-metadata.js'
 import { processesOwnSessions } from './processes-own-sessions.js'
 import { repair } from './repair.js'
@@ -48,4 +49,5 @@ export const workloads: readonly Workload[] = [
   verify,
   faults,
   backup,
+  postgres,
 ]

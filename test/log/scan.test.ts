@@ -97,6 +97,25 @@ describe('a scan says what the chain says', () => {
   })
 })
 
+test('a long beginning with many objects in it, and a whole line welded to it, are no damage for a scan either', async () => {
+  // A killed writer's record of more than 2 MiB, and behind it, before anybody has seen it, somebody's whole line.
+  const parts = JSON.stringify({ text: 'x'.repeat(2_500_000), parts: Array.from({ length: 300 }, (_, n) => ({ n })) })
+  const log = new LogText({ boot: otherBoot }).add('{"a":1}')
+  const { next } = log
+  const torn = batchOf([parts], { ...next, writer: `${thisBoot}11111111` }).bytes
+  const whole = batchOf(['{"b":1}'], { ...next, writer: `${thisBoot}22222222` }).bytes
+  for (const cut of [60, 2_501_000, torn.length - 400, torn.length - 1]) {
+    const file = Buffer.concat([log.bytes, torn.subarray(0, cut), whole, whole])
+    const fed = new Chain(thisBoot)
+    fed.feed(file)
+    const scanned = new Chain(thisBoot)
+    await scan(bytesSource(file), scanned, {})
+    expect([cut, fed.damage]).toEqual([cut, undefined])
+    expect([cut, scanned.damage]).toEqual([cut, fed.damage])
+    expect(scanned.seq).toBe(fed.seq)
+  }
+})
+
 test('the crc of an ending is known from those of the whole and of the beginning; that of the whole from those of its parts', () => {
   const length = 3_000
   fc.assert(

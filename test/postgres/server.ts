@@ -79,7 +79,7 @@ export interface Started extends Server {
 
 /** A server of one's own. Its data directory is made where there is none.
  *  @throws when the package has no binaries for this machine, or they do not run */
-export async function start(data: string, port: number): Promise<Started> {
+export async function start(data: string, port: number, { fsync = 'off' }: { fsync?: 'on' | 'off' } = {}): Promise<Started> {
   const binaries = await binariesOfPackage()
   const identity = unprivileged()
   if (!fs.existsSync(join(data, 'PG_VERSION'))) {
@@ -93,7 +93,7 @@ export async function start(data: string, port: number): Promise<Started> {
     unix_socket_directories: '',
     max_connections: 200,
     shared_buffers: '32MB',
-    fsync: 'off',
+    fsync,
   }
   const flags = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
   const log = fs.openSync(join(dirname(data), `log-${port}`), 'a')

@@ -9,7 +9,8 @@ const tailBytes = 512
 const headBytes = 4 << 10
 /** Records of the store's own are kept whole; larger ones it does not write. */
 const systemBytesMax = 64 << 20
-const weldsMax = 64
+/** No more can be searched: places lie two bytes apart or more, and the sum of what follows each is bounded. */
+const weldsMax = Math.ceil(Math.sqrt(weldSearchBytesMax))
 
 /** A place where another's line may begin, behind a killed writer's beginning. */
 interface Weld {
@@ -63,12 +64,16 @@ export class LongLine {
 
   #findWelds(bytes: Buffer): void {
     const start = this.length - this.#tail.length
+    let crc = this.#crc
+    let summed = 0
     // One that lies on the seam has not been seen before.
     for (let at = bytes.indexOf('{"', Math.max(this.#tail.length - 1, 1)); at > 0; at = bytes.indexOf('{"', at + 1)) {
       if (this.#welds.length >= weldsMax) return
       const claimed = claimedMark(bytes, 0, at - 1)
       const afterRecord = claimed !== undefined && crc32(bytes.subarray(0, at - 11), this.#crc) === claimed.crc
-      this.#welds.push({ at: start + at, crc: crc32(bytes.subarray(0, at), this.#crc), afterRecord })
+      crc = crc32(bytes.subarray(summed, at), crc)
+      summed = at
+      this.#welds.push({ at: start + at, crc, afterRecord })
     }
   }
 

@@ -107,7 +107,8 @@ create function @schema@.begin_commit(p_commit uuid, p_wait_ms integer) returns 
 declare
   v_result text[];
 begin
-  perform set_config('lock_timeout', p_wait_ms || 'ms', true);
+  -- 0 would mean: for ever.
+  perform set_config('lock_timeout', greatest(p_wait_ms, 1) || 'ms', true);
   -- Acknowledged means on the disk, whatever the defaults of role and database say.
   if current_setting('synchronous_commit') = 'off' then
     perform set_config('synchronous_commit', 'on', true);
