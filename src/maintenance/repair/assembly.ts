@@ -127,7 +127,8 @@ function preferPart(path: Run[], parts: readonly Run[], run: Run, main: Run | un
 function outweighs(run: Run, last: Run, linked: boolean, gaps: readonly Gap[]): boolean {
   const from = linked ? run.first : run.first - 1
   if (from < last.lastBatch.seq) return false
-  if (!last.whole) return run.whole || run.batches > 1
+  // Of two that have both lost their end, the one that has more of the same.
+  if (!last.whole) return run.whole || run.batches > 1 || (run.last > last.last && run.crcOf(last.last) === last.crc)
   if (run.batches > 1) return true
   if (!run.whole) return false
   // Neither was continued. Of two that continue the same, the first in the file is in the log.

@@ -121,19 +121,24 @@ export class Salvage {
     if (!unit) return
     this.#unit = undefined
     const run = this.#current?.continuedBy(unit) ? this.#current : this.#endingWith(unit)
+    // The same once more; a copy of its beginning is not to be what goes on.
+    if (run && run !== this.#current && this.#hasAlready(unit)) return
     if (run && (unit.left === 0 || !run.whole)) {
       if (run !== this.#current) this.#switchTo(run)
       run.add(unit)
       return
     }
-    // The same once more.
-    if (this.runs.some((it) => it.crcOf(unit.first) === unit.crcs[0] && it.crcOf(unit.last) === unit.crcs[unit.crcs.length - 1])) return
+    if (this.#hasAlready(unit)) return
     // A rival that came too late: what it continues has been continued.
     if (!run && unit.prev !== 0 && this.runs.some((it) => it.last >= unit.first && it.crcOf(unit.first - 1) === unit.prev)) return
     const begun = new Run(unit)
     this.runs.push(begun)
     if (unit.left === 0 || !run) this.#switchTo(begun)
     else this.#ends.set(begun.crc, begun)
+  }
+
+  #hasAlready({ first, last, crcs }: Unit): boolean {
+    return this.runs.some((it) => it.crcOf(first) === crcs[0] && it.crcOf(last) === crcs[crcs.length - 1])
   }
 
   #endingWith(unit: Unit): Run | undefined {
