@@ -83,7 +83,9 @@ export async function archivesIn({ host, places }: Inside, limits: ArchiveLimits
     const stat = parsed && disk.stat(`${places.archive}/${name}`)
     // The same file under two names: a compaction that is not finished yet.
     const inUse = parsed && stat?.ino === disk.stat(`${places.transcripts}/${parsed.sessionId}.jsonl`)?.ino
-    if (parsed && stat?.kind === 'file' && !inUse) {
+    // It is one archive, and the plain one stands for it: whoever compresses it is about to unlink that, or has died.
+    const inMaking = parsed?.compressed && names.has(`${parsed.archive}.jsonl`)
+    if (parsed && stat?.kind === 'file' && !inUse && !inMaking) {
       const beside = noteFile(parsed.archive)
       const note = parsed.compressed && names.has(beside) ? readNote(disk, `${places.archive}/${beside}`) : undefined
       archives.push({

@@ -137,6 +137,28 @@ describe('archives', () => {
   })
 })
 
+test('one that is just being compressed, and stands there twice, is one of the last that stay (F49)', async () => {
+  const { directory, store } = await freshStore()
+  const ids: string[] = []
+  for (const text of ['a', 'b', 'c']) {
+    ids.push((await store.session('k').append(said(text))).sessionId)
+    if (text !== 'c') await store.session('k').rotate()
+  }
+  const last = join(directory, 'archive', `${ids[1]}.jsonl`)
+  const plain = fs.readFileSync(last)
+  await compressed(directory)
+  // As whoever compresses it leaves it, when it dies before the plain one is gone.
+  fs.writeFileSync(last, plain)
+  const { removed } = await store.retain({ rules: { archives: { maxAgeMs: 0, keepLast: 2 } } })
+  expect(removed).toEqual([])
+  expect(await texts(store.readArchive(ids[0]!))).toEqual(['a'])
+  const kept = await store.retain({ rules: { archives: { maxAgeMs: 0, keepLast: 1 } } })
+  expect(kept.removed).toMatchObject([{ file: `archive/${ids[0]}.jsonl.gz` }])
+  // What has been found to be there twice is not removed under the one who is about to unlink the other.
+  expect(fs.existsSync(`${last}.gz`)).toBe(true)
+  expect(fs.existsSync(last)).toBe(true)
+})
+
 describe('an archive that is brought back', () => {
   test('is a session of its own: records, numbers and ids, under a fresh session id; the archive stays', async () => {
     const { directory, store } = await lived()
