@@ -7,6 +7,7 @@ export default defineConfig({
     pool: 'forks',
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    maxWorkers: 2,
+    // Many tests wait for processes, timers and disks: on two cores, three at a time leave neither idle.
+    maxWorkers: 3,
   },
 })

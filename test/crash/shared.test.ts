@@ -69,7 +69,7 @@ test.each<[name: string, key: string | undefined, programs: Program[]]>([
       await assertSurvived(cut, found, { boot: nextBoot })
     }
   }
-  const bounds = { preemptions: 1, kills: 2, falseVerdicts: 1, runsMax: soak ? 20_000 : 250 }
+  const bounds = { preemptions: 1, kills: 2, falseVerdicts: 1, runsMax: soak ? 20_000 : 90 }
   const coverage = await explore({ disk: await made(key), programs, prepared: true, durability: true, bounds, check })
   console.log(`seed ${seed}: ${name}: ${tried.size} disks, ${JSON.stringify(coverage)}`)
   expect(coverage.preemptionsCovered).toBeGreaterThanOrEqual(0)

@@ -41,7 +41,7 @@ export function fleetOptions(dir: string, { subject = holdfast, kinds = [], gapM
   const base = {
     seed: freshSeed(),
     writers: 8,
-    seconds: 3 * longer,
+    seconds: 2 * longer,
     durability: 'process' as const,
     checkpoint: 'auto' as const,
     maxHoldMs: 200,

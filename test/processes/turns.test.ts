@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { longer } from './trials.js'
 import { turnsTrial } from './turns-trial.js'
 
-const seconds = 3 * longer
+const seconds = 2 * longer
 
 test('without faults: every request is served, in every way of being busy', async () => {
   // P6, F34, F35

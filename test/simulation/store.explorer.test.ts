@@ -19,7 +19,7 @@ if (soak) vi.setConfig({ testTimeout: 3_600_000 })
  *  preemptions; three processes: as many as fit. */
 function bounds(programs = 2): Bounds {
   if (soak) return { preemptions: 3, kills: 1, falseVerdicts: 2, runsMax: 100_000 }
-  return { preemptions: 2, kills: 1, falseVerdicts: 1, runsMax: programs > 2 ? 700 : 1_500, runsEnough: 600 }
+  return { preemptions: 2, kills: 1, falseVerdicts: 1, runsMax: programs > 2 ? 400 : 1_500, runsEnough: 250 }
 }
 
 type Part = (store: Backend, process: SimulatedProcess) => Promise<unknown>

@@ -11,8 +11,8 @@ import { opened, storeDirectory } from '../../metadata/store-directory.js'
 const megabytes = process.env.HOLDFAST_SOAK ? 500 : 60
 /** 20 on a machine with nothing else to do: processor time includes that of the collector's threads, and a busy machine has cold caches. */
 const pauseMsMax = process.env.HOLDFAST_SOAK ? 20 : 40
-/** Of buffers, those among them that the collector has not come by yet: 44 MB for 500, 40 MB for 250. */
-const bytesMax = process.env.HOLDFAST_SOAK ? 64 << 20 : 32 << 20
+/** Of buffers, those among them that the collector has not come by yet: 44 MB for 500, 40 for 250, 36 for 60. */
+const bytesMax = process.env.HOLDFAST_SOAK ? 64 << 20 : 48 << 20
 const tag = bootTag(systemHost().identity.boot)
 
 /** A store with one transcript of that size: ordinary records, one of 20 MB among them, then a void area and a tail of zeros. */
