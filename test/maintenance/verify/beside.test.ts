@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
+import type { Finding } from '../../../src/findings.js'
 import { SessionStore } from '../../../src/store.js'
 import { storeDirectory } from '../../metadata/store-directory.js'
 import { compiled } from '../../processes/trials.js'
@@ -40,7 +41,7 @@ test('beside eight processes that append, rotate, delete, compact and checkpoint
   const looking = (async () => {
     while (performance.now() < endMs || looks < 3) {
       const report = await reader.verify({ chat: true })
-      wrong.push(...report.damage, ...report.findings.filter(({ severity }) => severity !== 'notice'))
+      wrong.push(...report.damage, ...report.findings.filter((found) => found.severity !== 'notice' && !isLeftOver(found)))
       records += report.files.reduce((sum, file) => sum + file.records, 0)
       looks++
     }
@@ -60,3 +61,8 @@ test('beside eight processes that append, rotate, delete, compact and checkpoint
   expect(records).toBeGreaterThan(0)
   expect(wrong, `seed ${seed}, ${looks} looks`).toEqual([])
 }, 120_000)
+
+/** No false alarm: a rotation that meets a deletion by a mutator leaves the log that was to come next, without a record, and without a key. */
+function isLeftOver({ kind, meaning }: Finding): boolean {
+  return kind === 'transcript-orphan' && meaning.startsWith('0 records, ')
+}
