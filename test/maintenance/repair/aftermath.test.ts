@@ -12,6 +12,7 @@ import { newCounters } from '../../../src/file/stats.js'
 import { SessionStore } from '../../../src/store.js'
 import { careOf } from '../../backend/care.js'
 import { storeOptions } from '../../simulation/store-on-disk.js'
+import { copyStore } from '../store-copy.js'
 import { scratchDirectory } from './damaged-store.js'
 
 const options = { durability: 'process' } as const
@@ -42,7 +43,7 @@ test('a session that was deleted stays deleted when metadata are rebuilt, althou
   const open = fs.readFileSync(log)
   await store.withStoreLock((sessions) => sessions.delete('b'))
   const dead = `${dir}.dead`
-  fs.cpSync(dir, dead, { recursive: true })
+  copyStore(dir, dead)
   await store.close()
   // The commit stands in the journal; nothing that follows it has been done.
   fs.rmSync(join(dead, 'archive'), { recursive: true })
@@ -63,7 +64,7 @@ test('a commit that lands while a repair stages new metadata is not lost: the re
   const store = await storeIn(dir)
   await store.update('a', () => ({ model: 'x' }))
   const dead = `${dir}.dead`
-  fs.cpSync(dir, dead, { recursive: true })
+  copyStore(dir, dead)
   await store.close()
   fs.writeFileSync(join(dead, 'sessions.json'), fs.readFileSync(join(dead, 'sessions.json'), 'utf8').replace('"b":{', '"b":<'))
   fs.rmSync(join(dead, 'sessions.prev.json'), { force: true })

@@ -1,11 +1,12 @@
 /** Stores that are damaged on purpose, and what becomes of them. */
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished } from 'vitest'
 import type { RepairPlan, RepairReport } from '../../../src/repair-plan.js'
 import { SessionStore } from '../../../src/store.js'
 import type { StoredRecord, VerifyReport } from '../../../src/types.js'
+import { copyStore } from '../store-copy.js'
 
 export interface Made {
   readonly dir: string
@@ -55,7 +56,7 @@ export function templateStore(count = 12, padding = ''): () => Made {
 
 function copyOf(made: Made): Made {
   const dir = join(scratchDirectory(), 'store')
-  cpSync(made.dir, dir, { recursive: true })
+  copyStore(made.dir, dir)
   return { ...made, dir, path: join(dir, made.file) }
 }
 

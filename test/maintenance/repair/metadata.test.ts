@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { RepairPlan, RepairReport } from '../../../src/repair-plan.js'
 import { SessionStore } from '../../../src/store.js'
 import { entriesOf, refusal } from '../../metadata/store-directory.js'
+import { copyStore } from '../store-copy.js'
 import { assertKept, bytesBelow, linesOf, scratchDirectory, writeLines } from './damaged-store.js'
 
 const keys = ['agent:a', 'agent:b', 'agent:c', 'agent:d', '42', '__proto__']
@@ -29,7 +30,7 @@ beforeAll(async () => {
   whole = await entriesOf(store.entries())
   // Not closed: that would fold the journal.
   const copy = `${template}.open`
-  cpSync(template, copy, { recursive: true })
+  copyStore(template, copy)
   await store.close()
   template = copy
 })
@@ -37,7 +38,7 @@ afterAll(() => rmSync(join(template, '..'), { recursive: true, force: true }))
 
 function fresh(): string {
   const dir = join(scratchDirectory(), 'store')
-  cpSync(template, dir, { recursive: true })
+  copyStore(template, dir)
   return dir
 }
 

@@ -2,7 +2,6 @@
  *  table has a row for every kind: the type says so. */
 import {
   chmodSync,
-  cpSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -26,6 +25,7 @@ import { verifyStore } from '../../../src/maintenance/verify/verify.js'
 import { SessionStore } from '../../../src/store.js'
 import { batchOf, LogText } from '../../log/log-text.js'
 import { filesIn, opened, storeDirectory } from '../../metadata/store-directory.js'
+import { copyStore } from '../store-copy.js'
 
 /** A store that is closed: the conversation `hurt` with nine records, the conversation `well` with one, a rotated one. */
 class Site {
@@ -38,7 +38,7 @@ class Site {
 
   static async made(): Promise<Site> {
     const site = new Site(storeDirectory())
-    cpSync(pattern.directory, site.directory, { recursive: true })
+    copyStore(pattern.directory, site.directory)
     site.sessionId = pattern.sessionId
     return site
   }
